@@ -1,0 +1,221 @@
+//! The layer that records effects, and answers from the record when a run is replayed.
+//!
+//! It owns the order of things: what is recorded before an effect starts, what after it, and what must be on
+//! disk at which moment. Where records are kept is the [`JournalStore`]'s business, when to replay the engine's.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    cancel::CancelToken,
+    effect::{Effect, EffectClass},
+    outcome::{Answer, Failure, Outcome},
+    waist::{Diverged, Performer, Stop},
+};
+
+/// Longest journal of a run. A guest that wants more is in a loop that should wait.
+pub const MAX_ENTRIES: u64 = 10_000;
+
+/// One effect of a run, as recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Place in the journal, from 0.
+    pub index: u64,
+    /// Name of the effect.
+    pub effect: String,
+    /// Its class.
+    pub class: EffectClass,
+    /// SHA-256 of the effect's canonical JSON: a replay must ask for the same.
+    pub digest: String,
+    /// How far it came.
+    pub state: EntryState,
+}
+
+/// How far a recorded effect came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryState {
+    /// It was about to start, nothing more is known.
+    Started,
+    /// It was answered.
+    Answered(Answer),
+}
+
+impl Entry {
+    /// The entry of an effect that is about to start.
+    #[must_use]
+    pub fn started(index: u64, effect: &Effect) -> Self {
+        Self {
+            index,
+            effect: effect.name().to_owned(),
+            class: effect.class(),
+            digest: digest(effect),
+            state: EntryState::Started,
+        }
+    }
+}
+
+/// SHA-256 of an effect, the same for equal effects in every process and release.
+fn digest(effect: &Effect) -> String {
+    // Maps in effects are ordered, so equal effects have equal JSON. Serializing them cannot fail.
+    let json = serde_json::to_vec(effect).unwrap_or_default();
+    hex::encode(Sha256::digest(&json))
+}
+
+/// Keeps a run's journal.
+#[async_trait]
+pub trait JournalStore: Send + Sync {
+    /// Records an entry. With `durable` it returns once the entry will survive a power cut; without, the
+    /// entry is ordered before every later durable one.
+    ///
+    /// # Errors
+    /// When the store cannot take it; the run must stop.
+    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String>;
+
+    /// Performs a local effect in the same transaction as its record.
+    ///
+    /// # Errors
+    /// When the store cannot take it; the run must stop.
+    async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String>;
+}
+
+/// Records what is new and replays what is recorded, on top of a performer.
+pub struct Journaled<S, P> {
+    store: S,
+    performer: P,
+    recorded: BTreeMap<u64, Entry>,
+    next: AtomicU64,
+}
+
+impl<S: JournalStore, P: Performer> Journaled<S, P> {
+    /// A journal with these entries recorded already; none for a new run.
+    pub fn new(store: S, performer: P, recorded: impl IntoIterator<Item = Entry>) -> Self {
+        let recorded = recorded.into_iter().map(|entry| (entry.index, entry)).collect();
+        Self { store, performer, recorded, next: AtomicU64::new(0) }
+    }
+
+    /// Whether the next effect is one that is recorded already.
+    #[must_use]
+    pub fn replaying(&self) -> bool {
+        self.recorded.contains_key(&self.next.load(Ordering::Relaxed))
+    }
+
+    /// Answers an effect, from the record or by performing it.
+    ///
+    /// # Errors
+    /// [`Stop`] when the guest diverges from its journal, or the journal cannot be kept.
+    pub async fn call(&self, effect: &Effect, cancel: &CancelToken) -> Result<Answer, Stop> {
+        if effect.class() == EffectClass::Pinned {
+            return Ok(self.performer.perform(self.next.load(Ordering::Relaxed), effect, cancel).await);
+        }
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        if index >= MAX_ENTRIES {
+            return Ok(Err(Failure::new("too-large", format!("a run may do at most {MAX_ENTRIES} things"))));
+        }
+        match self.recorded.get(&index) {
+            Some(entry) => self.replay(index, entry, effect, cancel).await,
+            None => self.perform_new(index, effect, cancel).await,
+        }
+    }
+
+    async fn replay(&self, index: u64, entry: &Entry, effect: &Effect, cancel: &CancelToken) -> Result<Answer, Stop> {
+        let asked = Entry::started(index, effect);
+        if (&asked.effect, &asked.digest) != (&entry.effect, &entry.digest) {
+            let describe = |entry: &Entry| format!("{} ({})", entry.effect, entry.digest.get(..12).unwrap_or_default());
+            return Err(Stop::Diverged(Diverged { index, recorded: describe(entry), asked: describe(&asked) }));
+        }
+        match &entry.state {
+            EntryState::Answered(answer) => Ok(answer.clone()),
+            EntryState::Started if entry.class == EffectClass::Untracked => Ok(Err(unknown(effect))),
+            EntryState::Started => self.perform_and_record(asked, effect, cancel).await,
+        }
+    }
+
+    async fn perform_new(&self, index: u64, effect: &Effect, cancel: &CancelToken) -> Result<Answer, Stop> {
+        let entry = Entry::started(index, effect);
+        match entry.class {
+            EffectClass::Local => return self.store.local(entry, effect).await.map_err(Stop::Host),
+            // Nothing to know about an observation before it is made.
+            EffectClass::Observe | EffectClass::Pinned => {}
+            EffectClass::Ticketed | EffectClass::Untracked | EffectClass::Wait => {
+                self.store.record(&entry, true).await.map_err(Stop::Host)?;
+            }
+        }
+        self.perform_and_record(entry, effect, cancel).await
+    }
+
+    async fn perform_and_record(
+        &self,
+        mut entry: Entry,
+        effect: &Effect,
+        cancel: &CancelToken,
+    ) -> Result<Answer, Stop> {
+        let answer = self.performer.perform(entry.index, effect, cancel).await;
+        // An answer that only tells of the cancel is no fact about the world.
+        if matches!(&answer, Err(failure) if failure.code == "cancelled") {
+            return Ok(answer);
+        }
+        // Only what no one else remembers must be on disk before the guest goes on.
+        let durable = entry.class == EffectClass::Untracked;
+        entry.state = EntryState::Answered(answer);
+        self.store.record(&entry, durable).await.map_err(Stop::Host)?;
+        match entry.state {
+            EntryState::Answered(answer) => Ok(answer),
+            EntryState::Started => Err(Stop::Host("an answer was lost".to_owned())),
+        }
+    }
+}
+
+fn unknown(effect: &Effect) -> Failure {
+    Failure::new("unknown-outcome", format!("{} was started, and nobody can know how it ended", effect.name()))
+        .fix("look at the receiver, then retry the step, take it as done, or fail it")
+}
+
+/// A journal in memory, for tests and for runs that nobody needs to resume.
+#[derive(Debug, Default)]
+pub struct MemoryJournal(Mutex<BTreeMap<u64, Entry>>);
+
+impl MemoryJournal {
+    /// Everything recorded so far.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+#[async_trait]
+impl JournalStore for MemoryJournal {
+    async fn record(&self, entry: &Entry, _durable: bool) -> Result<(), String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.index, entry.clone());
+        Ok(())
+    }
+
+    async fn local(&self, mut entry: Entry, effect: &Effect) -> Result<Answer, String> {
+        let answer = match effect {
+            Effect::Output { .. } | Effect::Release { .. } => Ok(Outcome::Done),
+            other => Err(Failure::new("unavailable", format!("{} is not available here", other.name()))),
+        };
+        entry.state = EntryState::Answered(answer.clone());
+        self.record(&entry, true).await?;
+        Ok(answer)
+    }
+}
+
+#[async_trait]
+impl<T: JournalStore + ?Sized> JournalStore for std::sync::Arc<T> {
+    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
+        (**self).record(entry, durable).await
+    }
+    async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
+        (**self).local(entry, effect).await
+    }
+}
