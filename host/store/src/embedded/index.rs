@@ -1,0 +1,221 @@
+//! The one place that touches sled: an ordered index over what the journal holds.
+//!
+//! All tables share one tree, so that a group of commits and the number of its last one are applied in a single
+//! atomic batch. Every call is guarded: sled 0.34.7 can panic as well as fail, and both come back as an error that
+//! stops the store. The index never decides what is true; it can be thrown away at any time.
+
+use std::fs::{self, File};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::batch::Op;
+use crate::record::{Record, Seq, TableName};
+use crate::scan::{Direction, Page, PageBuilder, Scan};
+
+/// Where the number of the last applied commit is kept; no table name begins with a zero byte.
+const APPLIED: &[u8] = b"\0applied";
+/// Between a table's name and the key. Below every character of a name, so that tables sort by name.
+const SEPARATOR: u8 = 0;
+const VERSION_LEN: usize = 8;
+
+/// What went wrong in sled, in its words.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what} the index: {cause}")]
+pub(crate) struct IndexError {
+    what: &'static str,
+    cause: String,
+}
+
+/// An open index.
+#[derive(Debug)]
+pub(crate) struct Index {
+    db: sled::Db,
+    path: PathBuf,
+}
+
+fn guarded<T>(what: &'static str, work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(IndexError { what, cause: e.to_string() }),
+        Err(_) => Err(IndexError { what, cause: "sled panicked".into() }),
+    }
+}
+
+impl Index {
+    /// Opens or creates the index. Left-over snapshots that were being written are removed: sled would refuse them.
+    pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, IndexError> {
+        let unfinished = |e: std::io::Error| IndexError { what: "clean", cause: e.to_string() };
+        if path.exists() {
+            for entry in fs::read_dir(path).map_err(unfinished)? {
+                let file = entry.map_err(unfinished)?.path();
+                let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+                if name.starts_with("snap.") && name.ends_with(".generating") {
+                    fs::remove_file(&file).map_err(unfinished)?;
+                }
+            }
+        }
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            .use_compression(false)
+            // The journal is the truth; the index is flushed when it pays, not by a clock.
+            .flush_every_ms(None);
+        // sled frees its file lock a moment after the last handle of an earlier opening is dropped.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        loop {
+            match guarded("open", || config.open()) {
+                Err(e) if e.cause.contains("could not acquire lock") && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => return result.map(|db| Self { db, path: path.to_owned() }),
+            }
+        }
+    }
+
+    /// The last commit this index shows.
+    pub(crate) fn applied(&self) -> Result<Seq, IndexError> {
+        let value = guarded("read", || self.db.get(APPLIED))?;
+        Ok(value.map_or(Seq(0), |v| version_of(&v)))
+    }
+
+    /// Applies commits, in order, and remembers the last one, all or nothing.
+    pub(crate) fn apply<'a>(&self, commits: impl IntoIterator<Item = (Seq, &'a [Op])>) -> Result<(), IndexError> {
+        let mut batch = sled::Batch::default();
+        let mut last = None;
+        for (seq, ops) in commits {
+            for op in ops {
+                match op {
+                    Op::Put { table, key, value } => batch.insert(full_key(table, key), versioned(seq, value)),
+                    Op::Delete { table, key } => batch.remove(full_key(table, key)),
+                }
+            }
+            last = Some(seq);
+        }
+        if let Some(seq) = last {
+            batch.insert(APPLIED, &seq.0.to_be_bytes());
+        }
+        guarded("write", || self.db.apply_batch(batch))
+    }
+
+    /// Loads records that keep the versions they have. Used to build the index; does not move the applied number.
+    pub(crate) fn load(&self, records: impl IntoIterator<Item = (TableName, Record)>) -> Result<(), IndexError> {
+        let mut batch = sled::Batch::default();
+        for (table, record) in records {
+            batch.insert(full_key(&table, &record.key), versioned(record.version, &record.value));
+        }
+        guarded("write", || self.db.apply_batch(batch))
+    }
+
+    /// The version of a record, if it exists.
+    pub(crate) fn version(&self, table: &TableName, key: &[u8]) -> Result<Option<Seq>, IndexError> {
+        let value = guarded("read", || self.db.get(full_key(table, key)))?;
+        Ok(value.map(|v| version_of(&v)))
+    }
+
+    pub(crate) fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<Record>, IndexError> {
+        let value = guarded("read", || self.db.get(full_key(table, key)))?;
+        Ok(value.map(|v| record(Bytes::copy_from_slice(key), &v)))
+    }
+
+    pub(crate) fn scan(&self, scan: &Scan) -> Result<Page, IndexError> {
+        if scan.is_empty_range() {
+            return Ok(Page::default());
+        }
+        let start = match &scan.start {
+            Bound::Unbounded => Bound::Included(full_key(&scan.table, &[])),
+            bound => bound.as_ref().map(|key| full_key(&scan.table, key)),
+        };
+        let end = match &scan.end {
+            Bound::Unbounded => Bound::Excluded(behind_table(&scan.table)),
+            bound => bound.as_ref().map(|key| full_key(&scan.table, key)),
+        };
+        let skip = scan.table.as_str().len() + 1;
+        guarded("read", || {
+            let mut rows = self.db.range((start, end));
+            let mut page = PageBuilder::new(scan.limit);
+            while let Some(row) = match scan.direction {
+                Direction::Ascending => rows.next(),
+                Direction::Descending => rows.next_back(),
+            } {
+                let (key, value) = row?;
+                let key = key.get(skip..).unwrap_or_default();
+                if !page.push(|| record(Bytes::copy_from_slice(key), &value)) {
+                    break;
+                }
+            }
+            Ok(page.finish())
+        })
+    }
+
+    /// The tables that hold records, found by hopping from one name to the next.
+    pub(crate) fn tables(&self) -> Result<Vec<TableName>, IndexError> {
+        guarded("read", || {
+            let mut tables = Vec::new();
+            let mut from = vec![SEPARATOR + 1];
+            while let Some(row) = self.db.range(from..).next() {
+                let (key, _) = row?;
+                let name = key.split(|&b| b == SEPARATOR).next().unwrap_or_default();
+                let Some(table) = std::str::from_utf8(name).ok().and_then(TableName::parse) else { break };
+                from = behind_table(&table);
+                tables.push(table);
+            }
+            Ok(tables)
+        })
+    }
+
+    /// Flushes, and syncs every file of the index: sled's flush alone does not survive a power cut.
+    pub(crate) fn sync(&self) -> Result<(), IndexError> {
+        guarded("flush", || self.db.flush())?;
+        let sync_all = || {
+            let mut folders = vec![self.path.clone()];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(&folder)? {
+                    let entry = entry?;
+                    if entry.file_type()?.is_dir() {
+                        folders.push(entry.path());
+                    } else {
+                        File::open(entry.path())?.sync_all()?;
+                    }
+                }
+                File::open(&folder)?.sync_all()?;
+            }
+            crate::transfer::sync_parent(&self.path)
+        };
+        sync_all().map_err(|e| IndexError { what: "sync", cause: e.to_string() })
+    }
+}
+
+fn full_key(table: &TableName, key: &[u8]) -> Vec<u8> {
+    let name = table.as_str().as_bytes();
+    let mut full = Vec::with_capacity(name.len() + 1 + key.len());
+    full.extend_from_slice(name);
+    full.push(SEPARATOR);
+    full.extend_from_slice(key);
+    full
+}
+
+fn behind_table(table: &TableName) -> Vec<u8> {
+    let mut end = table.as_str().as_bytes().to_vec();
+    end.push(SEPARATOR + 1);
+    end
+}
+
+fn versioned(version: Seq, value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(VERSION_LEN + value.len());
+    out.extend_from_slice(&version.0.to_be_bytes());
+    out.extend_from_slice(value);
+    out
+}
+
+fn version_of(value: &[u8]) -> Seq {
+    Seq(value.first_chunk().map_or(0, |head| u64::from_be_bytes(*head)))
+}
+
+fn record(key: Bytes, value: &[u8]) -> Record {
+    let body = value.get(VERSION_LEN..).unwrap_or_default();
+    Record { key, value: Bytes::copy_from_slice(body), version: version_of(value) }
+}

@@ -1,0 +1,41 @@
+//! Records, transactions, watches: the durable heart of Windlass.
+//!
+//! A [`Store`] holds ordered byte keys in named tables. A [`Batch`] of puts and deletes commits as a whole or not
+//! at all, under preconditions, and is acknowledged only when it is durable. Readers page through tables with
+//! [`Scan`] and follow changes with [`Watch`]. [`Table`] puts types on top, [`Blobs`] keeps what is too large for
+//! a record.
+//!
+//! There are three implementations: [`MemoryStore`] (the model the others are tested against), [`EmbeddedStore`]
+//! (one server, on the local disk) and [`FaultyStore`] (a test double that fails on purpose). Nothing in the trait
+//! assumes a single server: versions and sequence numbers may have gaps, and a watcher may be told to read again.
+
+mod batch;
+mod blobs;
+mod embedded;
+mod error;
+mod faulty;
+mod journal;
+mod key;
+mod memory;
+mod record;
+mod scan;
+mod stop;
+mod store;
+mod table;
+mod transfer;
+mod watch;
+
+pub use batch::{Batch, Durability, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_VALUE_BYTES, Op, Requirement};
+pub use blobs::{BlobError, Blobs, Digest};
+pub use embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
+pub use error::{StoreError, Unmet};
+pub use faulty::{Fault, FaultPlan, FaultyStore};
+pub use journal::{Disk, JournalError, RealDisk, SegmentFile};
+pub use key::{Key, KeyParts, MAX_KEY_BYTES};
+pub use memory::MemoryStore;
+pub use record::{Record, Seq, TableName};
+pub use scan::{Direction, MAX_PAGE_BYTES, MAX_PAGE_RECORDS, Page, Scan};
+pub use store::{Health, Store};
+pub use table::{Stored, Table, TypedPage};
+pub use transfer::{Exported, TransferError, import};
+pub use watch::{Change, Lagged, Watch, WatchEnd};
