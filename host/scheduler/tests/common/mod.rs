@@ -1,0 +1,306 @@
+//! A small stage for scheduler tests: plans in one line, a scripted world, and traces as text.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::collections::BTreeMap;
+
+use windlass_model::{
+    MachineName, RunCondition, StartTrigger, StepName, TaskId,
+    manifest::{LockMode, LockNeed},
+    task::run_node,
+};
+use windlass_scheduler::{
+    Decision, Event, Isolation, LockRequest, RunKey, RunOutcome, Settings, State, StepPlan, Subject, TaskPlan, Where,
+    sim::{Moment, Simulator, World},
+};
+
+pub fn machine(name: &str) -> MachineName {
+    MachineName::new(name).unwrap()
+}
+
+pub fn run(task: u64, step: u32, place: u32) -> RunKey {
+    RunKey { task: TaskId(task), step, place }
+}
+
+/// A step on machines named in one text, such as `"web1 web2"`; `"server"` is the server.
+pub fn step(name: &str, place: &str) -> StepPlan {
+    let place = match place {
+        "server" => Where::Server,
+        names => Where::Machines(names.split_whitespace().map(machine).collect()),
+    };
+    StepPlan::new(StepName::new(name).unwrap(), place)
+}
+
+/// Words for what makes a step special.
+pub trait StepWords {
+    fn with_previous(self) -> Self;
+    fn window(self, window: u32) -> Self;
+    fn packages(self) -> Self;
+    fn on(self, condition: RunCondition) -> Self;
+    fn isolation(self, isolation: Isolation) -> Self;
+    fn locks(self, resource: &str, mode: LockMode) -> Self;
+    fn skipped(self, why: &str) -> Self;
+    fn timeout(self, ms: u64) -> Self;
+}
+
+impl StepWords for StepPlan {
+    fn with_previous(mut self) -> Self {
+        self.start = StartTrigger::WithPrevious;
+        self
+    }
+    fn window(mut self, window: u32) -> Self {
+        self.window = Some(window);
+        self
+    }
+    fn packages(mut self) -> Self {
+        self.needs_packages = true;
+        self
+    }
+    fn on(mut self, condition: RunCondition) -> Self {
+        self.condition = condition;
+        self
+    }
+    fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+    fn locks(self, resource: &str, mode: LockMode) -> Self {
+        let resource = resource.to_owned();
+        self.isolation(Isolation::Resources(vec![LockNeed { resource, mode }]))
+    }
+    fn skipped(mut self, why: &str) -> Self {
+        self.skip = Some(why.to_owned());
+        self
+    }
+    fn timeout(mut self, ms: u64) -> Self {
+        self.timeout_ms = Some(ms);
+        self
+    }
+}
+
+pub fn deploy(project: &str, version: &str, steps: Vec<StepPlan>) -> TaskPlan {
+    TaskPlan::deployment(format!("deploy {project} {version} to test"), format!("{project}/test"), steps)
+}
+
+/// What a run does: how long it takes and how it ends.
+#[derive(Debug, Clone)]
+pub struct Deed {
+    pub takes_ms: u64,
+    pub outcome: RunOutcome,
+}
+
+/// A world in which runs take 10 ms and packages 5 ms a machine, but for what was said otherwise.
+#[derive(Debug, Default)]
+pub struct Stage {
+    deeds: BTreeMap<String, Deed>,
+    lost_packages: BTreeMap<String, String>,
+    plans: BTreeMap<TaskId, TaskPlan>,
+    open_packages: BTreeMap<TaskId, Vec<Option<MachineName>>>,
+}
+
+impl World for Stage {
+    fn react(&mut self, _: u64, decision: &Decision) -> Vec<(u64, Event)> {
+        match decision {
+            Decision::Acquire { task, machines, server } => {
+                let mut places: Vec<_> = machines.iter().cloned().map(Some).collect();
+                places.extend(server.then_some(None));
+                self.open_packages.insert(*task, places.clone());
+                let report = |(nth, machine): (usize, Option<MachineName>)| {
+                    let name = machine.as_ref().map_or("server", MachineName::as_str);
+                    let event = match self.lost_packages.get(name) {
+                        None => Event::PackagesAcquired { task: *task, machine },
+                        Some(error) => Event::PackagesFailed { task: *task, machine, error: error.clone() },
+                    };
+                    (5 * (nth as u64 + 1), event)
+                };
+                places.into_iter().enumerate().map(report).collect()
+            }
+            Decision::StopAcquire { task } => {
+                let open = self.open_packages.remove(task).unwrap_or_default();
+                let stopped = |machine| Event::PackagesFailed { task: *task, machine, error: "stopped".into() };
+                open.into_iter().map(|machine| (1, stopped(machine))).collect()
+            }
+            Decision::StartRun { run, .. } => {
+                let deed = self.deeds.get(&self.node(*run)).cloned();
+                let Deed { takes_ms, outcome } = deed.unwrap_or(Deed { takes_ms: 10, outcome: RunOutcome::Succeeded });
+                vec![(takes_ms, Event::RunFinished { run: *run, outcome })]
+            }
+            Decision::StopRun { run, .. } => {
+                vec![(2, Event::RunFinished { run: *run, outcome: RunOutcome::Cancelled })]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Stage {
+    fn node(&self, run: RunKey) -> String {
+        let step = &self.plans[&run.task].steps[run.step as usize];
+        run_node(&step.name, step.machine(run.place as usize))
+    }
+
+    fn subject(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Task(task) => format!("task {task}"),
+            Subject::Step(task, step) => {
+                format!("{task}: {}", self.plans[&task].steps[step as usize].name)
+            }
+            Subject::Run(run) => format!("{}: {}", run.task, self.node(run)),
+            Subject::Lock(LockRequest { run, number }) => {
+                format!("{}: {} call {number}", run.task, self.node(run))
+            }
+        }
+    }
+
+    fn words(&self, decision: &Decision) -> String {
+        let why = |why: &Option<String>| why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        match decision {
+            Decision::Acquire { task, machines, server } => {
+                let mut places: Vec<_> = machines.iter().map(MachineName::as_str).collect();
+                places.extend(server.then_some("server"));
+                format!("{task}: ACQUIRE on {}", places.join(" "))
+            }
+            Decision::StopAcquire { task } => format!("{task}: STOP ACQUIRE"),
+            Decision::StartRun { run, token, .. } => {
+                format!("{}: START {} #{token}", run.task, self.node(*run))
+            }
+            Decision::StopRun { run, kind } => {
+                format!("{}: STOP {} {kind:?}", run.task, self.node(*run))
+            }
+            Decision::GrantLock { request, token } => {
+                format!("{} GRANTED #{token}", self.subject(Subject::Lock(*request)))
+            }
+            Decision::RefuseLock { request, error } => {
+                format!("{} REFUSED: {error}", self.subject(Subject::Lock(*request)))
+            }
+            Decision::TaskState { task, state } => format!("task {task} {state}"),
+            Decision::StepState { task, step, state, why: text } => {
+                format!("{} {state}{}", self.subject(Subject::Step(*task, *step)), why(text))
+            }
+            Decision::RunState { run, state, why: text } => {
+                format!("{} {state}{}", self.subject(Subject::Run(*run)), why(text))
+            }
+            Decision::Waiting { subject, reason } => {
+                format!("{} {} [{}]", self.subject(*subject), reason.text, reason.kind)
+            }
+            Decision::TaskFinished { task, state, error } => {
+                format!("task {task} {state}{}", why(error))
+            }
+        }
+    }
+}
+
+/// A scene: tasks, what befalls them, and the trace of what was decided.
+pub struct Scene {
+    sim: Simulator<Stage>,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        Self::with(Settings::for_cores(2))
+    }
+
+    pub fn with(settings: Settings) -> Self {
+        Self { sim: Simulator::new(State::new(settings), 0, Stage::default()) }
+    }
+
+    pub fn task(mut self, at_ms: u64, task: u64, plan: TaskPlan) -> Self {
+        self.sim.world.plans.insert(TaskId(task), plan.clone());
+        self.at(at_ms, Event::TaskQueued { task: TaskId(task), plan })
+    }
+
+    pub fn cancel(self, at_ms: u64, task: u64) -> Self {
+        self.at(at_ms, Event::TaskCancelled { task: TaskId(task) })
+    }
+
+    pub fn ask(self, at_ms: u64, run: RunKey, number: u64, resource: &str, mode: LockMode) -> Self {
+        self.ask_for(at_ms, run, number, resource, mode, None)
+    }
+
+    pub fn ask_for(
+        self,
+        at_ms: u64,
+        run: RunKey,
+        number: u64,
+        resource: &str,
+        mode: LockMode,
+        wait_limit_ms: Option<u64>,
+    ) -> Self {
+        let request = LockRequest { run, number };
+        self.at(at_ms, Event::LockAsked { request, resource: resource.to_owned(), mode, wait_limit_ms })
+    }
+
+    pub fn release(self, at_ms: u64, run: RunKey, number: u64) -> Self {
+        self.at(at_ms, Event::LockReleased { request: LockRequest { run, number } })
+    }
+
+    pub fn at(mut self, at_ms: u64, event: Event) -> Self {
+        self.sim.at(at_ms, event);
+        self
+    }
+
+    /// How long a run takes, named by its node such as `web/web1`.
+    pub fn takes(mut self, node: &str, takes_ms: u64) -> Self {
+        let deed = Deed { takes_ms, outcome: RunOutcome::Succeeded };
+        self.sim.world.deeds.insert(node.to_owned(), deed);
+        self
+    }
+
+    /// How a run ends, after 10 ms.
+    pub fn ends(mut self, node: &str, outcome: RunOutcome) -> Self {
+        let deed = Deed { takes_ms: 10, outcome };
+        self.sim.world.deeds.insert(node.to_owned(), deed);
+        self
+    }
+
+    pub fn fails(self, node: &str) -> Self {
+        self.ends(node, RunOutcome::Failed { error: "exit code 3".to_owned() })
+    }
+
+    pub fn loses_packages(mut self, machine: &str) -> Self {
+        self.sim.world.lost_packages.insert(machine.to_owned(), "disk full".to_owned());
+        self
+    }
+
+    pub fn play(mut self) -> Vec<Moment> {
+        let told = self.sim.run(10_000).unwrap();
+        assert_eq!(self.sim.state.tasks().count(), 0, "a task never ended");
+        told
+    }
+
+    fn text(self, wanted: impl Fn(&Decision) -> bool) -> String {
+        let plans = self.sim.world.plans.clone();
+        let stage = Stage { plans, ..Stage::default() };
+        let mut last = None;
+        let mut text = String::new();
+        for Moment { at_ms, decision } in self.play() {
+            if wanted(&decision) {
+                let time = if last == Some(at_ms) { String::new() } else { format!("{at_ms}") };
+                last = Some(at_ms);
+                text.push_str(&format!("{time:>5}  {}\n", stage.words(&decision)));
+            }
+        }
+        text
+    }
+
+    /// Everything that is decided.
+    pub fn trace(self) -> String {
+        self.text(|_| true)
+    }
+
+    /// What is to be done, and how tasks and steps end; no reasons and no waiting.
+    pub fn deeds(self) -> String {
+        use windlass_model::RunState::{Running, Succeeded};
+        self.text(|decision| match decision {
+            Decision::Waiting { .. } | Decision::TaskState { .. } => false,
+            Decision::StepState { state, .. } => !matches!(state, Running | Succeeded),
+            Decision::RunState { state, .. } => *state != Succeeded,
+            _ => true,
+        })
+    }
+
+    /// Reasons only.
+    pub fn reasons(self) -> String {
+        self.text(|decision| matches!(decision, Decision::Waiting { .. }))
+    }
+}
