@@ -1,0 +1,270 @@
+//! One live connection to a machine: its link, and the two shells with the runner that live on it.
+//!
+//! The control shell starts, cancels and confirms runs and hears of their ends; the data shell, opened when first
+//! needed, fetches output. A housekeeping task confirms in batches, pings a quiet link and closes an idle one.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use crate::command::CommandSpec;
+use crate::error::MachineError;
+use crate::facts::Facts;
+use crate::link::{Channel, Link};
+use crate::runner::{RunState, Shell, Upload, Watch, start_request, uploads};
+use crate::ticket::Ticket;
+
+/// A link that brought nothing for so long is asked whether it lives.
+const QUIET: Duration = Duration::from_secs(5);
+/// And has so long to answer; together below the 15 s we promise.
+const PING: Duration = Duration::from_secs(8);
+/// Confirmations sent at once, at most.
+const BATCH: usize = 64;
+/// Days after which runs and tombstones of hosts that never came back are removed.
+const KEEP_DAYS: u32 = 30;
+
+pub(crate) struct Connection {
+    machine: String,
+    link: Arc<dyn Link>,
+    control: Shell,
+    data: OnceCell<Shell>,
+    facts: OnceCell<Facts>,
+    /// Supervisors that are children of the control shell and want to be waited for.
+    children: Mutex<HashMap<Ticket, u32>>,
+    acks: Mutex<Vec<Ticket>>,
+    used: Mutex<Instant>,
+}
+
+impl Connection {
+    /// Loads the runner over a fresh link. An idle connection is closed after `idle`.
+    pub(crate) async fn open(
+        link: Arc<dyn Link>,
+        machine: &str,
+        home: Option<&str>,
+        idle: Duration,
+    ) -> Result<Arc<Self>, MachineError> {
+        let control = Shell::open(Arc::clone(&link), machine, home).await?;
+        let connection = Arc::new(Self {
+            machine: machine.to_owned(),
+            link,
+            control,
+            data: OnceCell::new(),
+            facts: OnceCell::new(),
+            children: Mutex::default(),
+            acks: Mutex::default(),
+            used: Mutex::new(Instant::now()),
+        });
+        tokio::spawn(keep_house(Arc::downgrade(&connection), idle));
+        Ok(connection)
+    }
+
+    pub(crate) fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    /// Windlass' folder on the machine.
+    pub(crate) fn home(&self) -> &str {
+        self.control.home()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.link.lost().is_none() && !self.control.is_over()
+    }
+
+    pub(crate) fn close(&self, reason: &str) {
+        self.link.close(reason);
+    }
+
+    pub(crate) fn dead(&self) -> MachineError {
+        self.link.lost().unwrap_or_else(|| MachineError::LinkLost {
+            machine: self.machine.clone(),
+            reason: "its control shell ended".into(),
+        })
+    }
+
+    /// Runs a command of ours by the login shell, without the runner.
+    pub(crate) async fn exec(&self, command: &str) -> Result<Channel, MachineError> {
+        self.touch();
+        self.link.open(command).await
+    }
+
+    pub(crate) fn watch(&self, ticket: &Ticket) -> Watch {
+        self.control.watch(ticket)
+    }
+
+    /// Starts `spec` unless the ticket is known already, and says how it stands.
+    pub(crate) async fn start(&self, ticket: &Ticket, spec: &CommandSpec) -> Result<RunState, MachineError> {
+        self.touch();
+        for Upload { name, bytes } in uploads(ticket, spec, self.control.key()) {
+            let path = format!("{}/runs/{name}", self.home());
+            crate::files::put_plain(self, &path, bytes).await?;
+        }
+        let answer = self.control.ask(|number| start_request(number, ticket, spec)).await?;
+        if let Some(pid) = answer.strip_prefix("STARTED ").and_then(|pid| pid.parse().ok()) {
+            lock(&self.children).insert(ticket.clone(), pid);
+        }
+        self.read_state(&answer)
+    }
+
+    pub(crate) async fn status(&self, ticket: &Ticket) -> Result<RunState, MachineError> {
+        self.touch();
+        let answer = self.control.ask(|number| format!("_w_status {number} {ticket}\n")).await?;
+        self.read_state(&answer)
+    }
+
+    /// Fences a run that has not started, or ends it: TERM, `grace`, KILL, sweep.
+    pub(crate) async fn cancel(&self, ticket: &Ticket, grace: Duration) -> Result<RunState, MachineError> {
+        self.touch();
+        let seconds = grace.as_secs();
+        let limit = grace + Duration::from_secs(40);
+        let answer = self.control.ask_for(limit, |number| format!("_w_cancel {number} {ticket} {seconds}\n")).await?;
+        self.read_state(&answer)
+    }
+
+    /// State and the next blocks of both streams.
+    pub(crate) async fn poll(
+        &self,
+        ticket: &Ticket,
+        out: &str,
+        err: &str,
+        blocks: u64,
+    ) -> Result<(RunState, [Bytes; 2]), MachineError> {
+        self.touch();
+        let data = self.data().await?;
+        let answer = data.fetch(|number| format!("_w_poll {number} {ticket} {out} {err} {blocks}\n")).await?;
+        let state = self.read_state(&answer.text)?;
+        let parts = answer.parts.try_into().map_err(|_| self.odd("output without its marks"))?;
+        Ok((state, parts))
+    }
+
+    pub(crate) async fn facts(&self) -> Result<&Facts, MachineError> {
+        let read = || async {
+            let data = self.data().await?;
+            let answer = data.fetch(|number| format!("_w_facts {number} {}\n", Facts::TOOLS.join(" "))).await?;
+            let text = answer.parts.first().map(|part| String::from_utf8_lossy(part).into_owned());
+            Ok(Facts::parse(&text.unwrap_or_default()))
+        };
+        self.facts.get_or_try_init(read).await
+    }
+
+    /// Puts a ticket on the list of those to confirm.
+    pub(crate) fn ack_soon(&self, ticket: &Ticket) -> bool {
+        let mut acks = lock(&self.acks);
+        acks.push(ticket.clone());
+        acks.len() >= BATCH
+    }
+
+    /// Confirms everything on the list: results and output are safe, the machine may forget.
+    pub(crate) async fn flush_acks(&self) -> Result<(), MachineError> {
+        loop {
+            let batch: Vec<Ticket> = {
+                let mut acks = lock(&self.acks);
+                let keep = acks.len().saturating_sub(BATCH);
+                acks.split_off(keep)
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let request = |number| {
+                let mut code = format!("_w_ack {number}");
+                let mut children = lock(&self.children);
+                for ticket in &batch {
+                    let pid = children.remove(ticket).map(|pid| pid.to_string()).unwrap_or_default();
+                    let _ = write!(code, " {ticket}:{pid}");
+                }
+                code.push('\n');
+                code
+            };
+            match self.control.ask(request).await?.as_str() {
+                "OK" => {}
+                "E full" => return Err(self.full("done")),
+                other => return Err(self.odd(other)),
+            }
+        }
+    }
+
+    /// Removes what nobody asked for in a month.
+    pub(crate) async fn tidy(&self) -> Result<(), MachineError> {
+        let limit = Duration::from_secs(300);
+        self.data().await?.ask_for(limit, |number| format!("_w_tidy {number} {KEEP_DAYS}\n")).await.map(drop)
+    }
+
+    pub(crate) fn read_state(&self, text: &str) -> Result<RunState, MachineError> {
+        if let Some(state) = RunState::parse(text) {
+            return Ok(state);
+        }
+        let machine = self.machine.clone();
+        match text.strip_prefix("E ").map(|what| what.split_once(' ').unwrap_or((what, ""))) {
+            Some(("full", _)) => Err(self.full("runs")),
+            Some(("home", _)) => Err(MachineError::HomeUnusable { machine, path: self.home().to_owned() }),
+            Some(("tool", tool)) => Err(MachineError::MissingTool { machine, tool: tool.to_owned() }),
+            _ => Err(self.odd(text)),
+        }
+    }
+
+    async fn data(&self) -> Result<&Shell, MachineError> {
+        let open = || Shell::open(Arc::clone(&self.link), &self.machine, Some(self.home()));
+        self.data.get_or_try_init(open).await
+    }
+
+    fn full(&self, folder: &str) -> MachineError {
+        MachineError::DiskFull { machine: self.machine.clone(), path: format!("{}/{folder}", self.home()) }
+    }
+
+    fn odd(&self, what: &str) -> MachineError {
+        MachineError::Protocol { machine: self.machine.clone(), reason: format!("the runner said {what:?}") }
+    }
+
+    fn touch(&self) {
+        *lock(&self.used) = Instant::now();
+    }
+
+    async fn ping(&self) {
+        let answer = self.control.ask_for(PING * 4, |number| format!("_w_say '= {number} OK'\n"));
+        // A busy upload may hold the answer back; while anything is heard, the link lives.
+        if tokio::time::timeout(PING, answer).await.is_err() && self.link.quiet() >= PING {
+            self.close(&format!("nothing was heard of it for {} s", (QUIET + PING).as_secs()));
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.close("it is no longer used");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn keep_house(connection: Weak<Connection>, idle: Duration) {
+    let mut tidied = false;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Some(connection) = connection.upgrade().filter(|c| c.is_alive()) else {
+            return;
+        };
+        if let Err(error) = connection.flush_acks().await {
+            tracing::debug!(machine = connection.machine(), %error, "confirming runs");
+        }
+        if connection.link.quiet() >= QUIET {
+            connection.ping().await;
+        }
+        // Two: the machine's own handle and ours.
+        let unused = Arc::strong_count(&connection) <= 2 && lock(&connection.used).elapsed() >= idle;
+        if unused {
+            connection.close("it was idle");
+        }
+        if !tidied && lock(&connection.used).elapsed() >= Duration::from_secs(10) {
+            tidied = true;
+            if let Err(error) = connection.tidy().await {
+                tracing::debug!(machine = connection.machine(), %error, "removing old runs");
+            }
+        }
+    }
+}

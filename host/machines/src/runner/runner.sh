@@ -1,0 +1,350 @@
+# Windlass runner: the far side of a run, in POSIX sh only (dash, busybox, bash, mksh).
+#
+# The host feeds this text to a long-lived `sh` on stdin and then sends requests, each one a call of a function below.
+# Nothing secret is ever in argv: scripts and environments arrive on stdin and are written or exported by builtins.
+# Builtins are also why it is fast: a run costs two forks and two execs (setsid, the interpreter).
+#
+# One run is a handful of files named by its ticket T in $home/runs:
+#   T+script.K  the script as connection K sent it      T+in.K   its standard input
+#   T+go        created exclusively: THE decision that starts it; a cancel that comes first creates it too
+#   T+fenced    that cancel won: it can never start      T+cancel  a cancel came later
+#   T+sup       pid, birth and boot of the supervisor    T+leader  pid of the command and its process group
+#   T+out T+err what it printed                          T+rc      its exit code
+# Small records end in " ." so that a half-written one is never believed. $home/done/T is the tombstone after an ack.
+#
+# Every answer is one line, one write, led by the connection's nonce:
+#   "N = Q STATE" answers request Q; "N ! T STATE" tells unasked that T ended; "N | Q" ends a stretch of raw bytes.
+# The host sets _w_n (nonce), _w_k (connection) and _w_home before this text, and _w_ext (how a script's name ends)
+# before a start.
+
+_w_umask=$(umask)
+umask 077
+trap '' HUP
+_w_home=${_w_home:-$HOME/.windlass}
+_w_runs=$_w_home/runs
+_w_done=$_w_home/done
+_w_ext=
+_w_nl='
+'
+_w_blank='                                                                                                '
+
+# mksh has no builtin printf, and an external one would show its text in argv.
+case ${KSH_VERSION-} in
+?*) _w_put() { print -nr -- "$1"; } ;;
+*) _w_put() { printf %s "$1"; } ;;
+esac
+_w_say() { _w_put "$_w_n $1$_w_nl"; }
+
+# Creates file $1, or fails because it exists (or cannot be made). Builtin, and O_EXCL in all four shells.
+_w_claim() {
+  set -C
+  true >"$1"
+  _w_c=$?
+  set +C
+  return $_w_c
+}
+
+# _w_r = when process $1 was born; fails when there is none, or only its zombie.
+_w_birth() {
+  _w_r=
+  if [ -n "$_w_proc" ]; then
+    read -r _w_l </proc/"$1"/stat || return 1
+    _w_l=${_w_l##*) }
+    case $_w_l in [ZX]*) return 1 ;; esac
+    set -- $_w_l
+    _w_r=${20}
+  else
+    _w_r=$(ps -o lstart= -p "$1" | tr -s ' ' _)
+  fi
+  [ -n "$_w_r" ]
+}
+
+# _w_s = the state of run $1. Reads only; no external program on Linux.
+_w_state() {
+  _w_f=$_w_runs/$1
+  if _w_ended; then return; fi
+  if [ -e "$_w_done/$1" ]; then _w_s=GONE; return; fi
+  if [ ! -e "$_w_f+go" ]; then
+    _w_s=ABSENT
+    for _w_l in "$_w_f"+script.*; do [ -e "$_w_l" ] && _w_s=PREPARED; done
+    return
+  fi
+  if [ -e "$_w_f+fenced" ]; then _w_s=FENCED; return; fi
+  _w_a= _w_b= _w_o= _w_e=
+  read -r _w_a _w_b _w_o _w_e <"$_w_f+sup"
+  if [ "$_w_e" != . ]; then _w_s=STARTING; return; fi
+  if [ "$_w_o" != "$_w_boot" ]; then _w_s='LOST reboot'; return; fi
+  if _w_birth "$_w_a" && [ "$_w_r" = "$_w_b" ]; then
+    _w_age "$_w_b"
+    _w_s="RUNNING $_w_r"
+    return
+  fi
+  # It may have finished between the two looks.
+  _w_ended || _w_s='LOST died'
+}
+_w_ended() {
+  _w_a= _w_e=
+  read -r _w_a _w_e <"$_w_f+rc"
+  [ "$_w_e" = . ] || return 1
+  _w_marks
+  _w_s="DONE $_w_a $_w_m"
+}
+# _w_m = what is worth knowing beside the exit code: output, errors, cancelled.
+_w_marks() {
+  _w_m=-
+  [ -s "$_w_f+out" ] && _w_m=${_w_m}o
+  [ -s "$_w_f+err" ] && _w_m=${_w_m}e
+  [ -e "$_w_f+cancel" ] && _w_m=${_w_m}c
+  return 0
+}
+# _w_r = whole seconds since birth $1, 0 where that cannot be told. Kernel ticks are 1/100 s to user space.
+_w_age() {
+  _w_r=0
+  [ -n "$_w_proc" ] || return 0
+  read -r _w_u _w_l </proc/uptime || return 0
+  _w_r=$((${_w_u%%.*} - $1 / 100))
+  [ "$_w_r" -ge 0 ] || _w_r=0
+}
+
+# _w_i = path of interpreter $1, remembered.
+_w_find() {
+  eval "_w_i=\${_w_i_$1-}"
+  [ -n "$_w_i" ] && return 0
+  _w_i=$(command -v "$1") || return 1
+  eval "_w_i_$1=\$_w_i"
+}
+
+# start Q T INTERPRETER SCRIPT INPUT: any number of calls, from any number of hosts, start T at most once.
+# INTERPRETER is - for a plain program. SCRIPT and INPUT are 't' and the text, 'f' when already uploaded, or '-'.
+# The request defines _w_env (exports, folder) and _w_cmd (execs the program) before.
+_w_start() {
+  _w_q=$1 _w_t=$2 _w_f=$_w_runs/$2
+  if [ -e "$_w_done/$2" ] || [ -e "$_w_f+go" ]; then _w_state "$2"; _w_say "= $1 $_w_s"; return; fi
+  _w_i=
+  if [ "$3" != - ]; then _w_find "$3" || { _w_say "= $1 E tool $3"; return; }; fi
+  case $4 in t*) { _w_put "${4#t}" >"$_w_f+script.$_w_k$_w_ext"; } || { _w_drop; return; } ;; esac
+  _w_in=/dev/null
+  case $5 in
+  t*) _w_in=$_w_f+in.$_w_k; { _w_put "${5#t}" >"$_w_in"; } || { _w_drop; return; } ;;
+  f) _w_in=$_w_f+in.$_w_k ;;
+  esac
+  # Records get their length now and are written over in place later: a disk that fills up meanwhile loses nothing.
+  # Exclusively, because another start of T may be ahead and must not lose what it wrote.
+  set -C
+  _w_put "$_w_blank" >"$_w_f+sup"
+  _w_put "$_w_blank" >"$_w_f+rc"
+  set +C
+  if [ -s "$_w_f+sup" ] && [ -s "$_w_f+rc" ] && true >>"$_w_f+out" && true >>"$_w_f+err"; then :; else
+    _w_drop
+    return
+  fi
+  if _w_claim "$_w_f+go"; then
+    _w_supervise &
+    _w_birth "$!"
+    _w_put "$! $_w_r $_w_boot .$_w_nl" 1<>"$_w_f+sup"
+    _w_say "= $1 STARTED $!"
+  elif [ -e "$_w_f+go" ]; then
+    _w_state "$2"; _w_say "= $1 $_w_s"
+  else
+    _w_drop
+  fi
+}
+# The files of a run could not be written: nothing ran. What is left of them goes with the next start or tidy.
+_w_drop() {
+  rm -f "$_w_f+script.$_w_k$_w_ext" "$_w_f+in.$_w_k"
+  if [ -d "$_w_runs" ]; then _w_say "= $_w_q E full"; else _w_say "= $_w_q E home"; fi
+}
+
+# Runs the command and writes down how it ended. A fork of this shell: in no run's group, deaf to HUP.
+_w_supervise() {
+  # No { } around this: dash then forgets the redirections of the ( ).
+  (
+    umask "$_w_umask"
+    # The cookie a cancel looks for. With the folder: several targets may share a machine.
+    WINDLASS_RUN=$_w_f
+    export WINDLASS_RUN
+    _w_env
+    _w_cmd
+  ) <"$_w_in" >>"$_w_f+out" 2>>"$_w_f+err" &
+  _w_put "$! .$_w_nl" >"$_w_f+leader"
+  wait "$!"
+  _w_a=$?
+  _w_marks
+  _w_put "$_w_a .$_w_nl" 1<>"$_w_f+rc"
+  _w_say "! $_w_t DONE $_w_a $_w_m"
+  exit
+}
+
+# status Q T
+_w_status() { _w_state "$2"; _w_say "= $1 $_w_s"; }
+
+# poll Q T OUT ERR COUNT: state, then up to COUNT blocks of 4 KiB of each stream from block OUT and ERR.
+# The state is taken first, so DONE with a short answer means: that was all. '-' throws that stream away.
+_w_poll() {
+  _w_state "$2"
+  _w_slice "$_w_f+out" "$3" "$5"
+  _w_say "| $1"
+  _w_slice "$_w_f+err" "$4" "$5"
+  _w_say "= $1 $_w_s"
+}
+_w_slice() {
+  [ -s "$1" ] || return 0
+  case $2 in
+  -) true >"$1" ;;
+  *) dd if="$1" bs=4096 skip="$2" count="$3" </dev/null ;;
+  esac
+}
+
+# cancel Q T GRACE: if it wins `go`, T can never start; else TERM to the group, KILL after GRACE seconds, then KILL
+# to every process that carries the run's cookie in its environment, wherever it fled.
+_w_cancel() {
+  _w_f=$_w_runs/$2
+  if [ -e "$_w_done/$2" ]; then _w_say "= $1 GONE"; return; fi
+  if _w_claim "$_w_f+go"; then
+    true >"$_w_f+fenced"
+    _w_say "= $1 FENCED"
+    return
+  fi
+  _w_state "$2"
+  case $_w_s in
+  FENCED | DONE* | 'LOST reboot' | ABSENT | PREPARED) _w_say "= $1 $_w_s"; return ;;
+  esac
+  true >"$_w_f+cancel"
+  (_w_end "$@" >&3 &) 3>&1 </dev/null
+}
+_w_end() {
+  if sleep 0.01; then _w_w='sleep 0.1' _w_x=10; else _w_w='sleep 1' _w_x=1; fi
+  _w_c=0 _w_e=
+  while :; do
+    read -r _w_a _w_e <"$_w_f+leader"
+    [ "$_w_e" = . ] && break
+    _w_c=$((_w_c + 1))
+    [ $_w_c -gt $((10 * _w_x)) ] && break
+    $_w_w
+  done
+  _w_p=$_w_a
+  if [ "$_w_e" = . ] && _w_ours "$2" "$_w_p"; then
+    _w_c=0
+    kill -TERM -"$_w_p" || kill -TERM "$_w_p"
+    while _w_group "$_w_p"; do
+      _w_c=$((_w_c + 1))
+      if [ $_w_c -gt $(($3 * _w_x)) ]; then
+        kill -KILL -"$_w_p" || kill -KILL "$_w_p"
+        _w_sweep "$2"
+      fi
+      [ $_w_c -gt $((($3 + 10) * _w_x)) ] && break
+      $_w_w
+    done
+  fi
+  _w_sweep "$2"
+  _w_c=0
+  while :; do
+    _w_state "$2"
+    case $_w_s in RUNNING* | STARTING) ;; *) break ;; esac
+    _w_c=$((_w_c + 1))
+    [ $_w_c -gt $((5 * _w_x)) ] && break
+    $_w_w
+  done
+  _w_say "= $1 $_w_s"
+}
+# Whether process $2 is still the command of run $1: while the supervisor lives, its child cannot be anybody else;
+# after that, the cookie tells.
+_w_ours() {
+  _w_state "$1"
+  case $_w_s in RUNNING* | STARTING) return 0 ;; esac
+  [ -n "$_w_proc" ] && tr '\0' '\n' </proc/"$2"/environ | grep -qxF "WINDLASS_RUN=$_w_runs/$1"
+}
+# Whether anything of group $1 lives; without groups of their own, whether process $1 does.
+_w_group() {
+  if [ -n "$_w_detach" ]; then kill -0 -"$1"; else kill -0 "$1"; fi
+}
+_w_sweep() {
+  [ -n "$_w_proc" ] || return 0
+  if printf 'a\0b\0' | grep -qxzF b; then
+    for _w_l in $(grep -lsxzF "WINDLASS_RUN=$_w_runs/$1" /proc/[0-9]*/environ); do
+      _w_l=${_w_l#/proc/}
+      kill -KILL "${_w_l%/environ}"
+    done
+  else
+    for _w_l in /proc/[0-9]*; do
+      tr '\0' '\n' <"$_w_l/environ" | grep -qxF "WINDLASS_RUN=$_w_runs/$1" && kill -KILL "${_w_l#/proc/}"
+    done
+  fi
+  return 0
+}
+
+# ack Q T:PID ...: only after the host has stored results and output. Leaves tombstones, so that a late start cannot
+# run it again; PID is the supervisor's where it is this shell's child and wants to be waited for.
+_w_ack() {
+  _w_q=$1
+  shift
+  _w_l=
+  for _w_a; do
+    _w_t=${_w_a%%:*}
+    true >"$_w_done/$_w_t" || { _w_say "= $_w_q E full"; return; }
+    _w_b=${_w_a#*:}
+    _w_f=$_w_runs/$_w_t
+    [ -n "$_w_b" ] && _w_ended && wait "$_w_b"
+    _w_l="$_w_l $_w_t+*"
+  done
+  (cd "$_w_runs" && exec rm -f $_w_l) </dev/null
+  _w_say "= $_w_q OK"
+}
+
+# tidy Q DAYS: tombstones, and runs of hosts that never came back, once they are DAYS old and not alive.
+_w_tidy() {
+  find "$_w_done" -type f -mtime +"$2" -exec rm -f {} + </dev/null
+  for _w_l in $(find "$_w_runs" -name '*+go' -mtime +"$2" </dev/null); do
+    _w_t=${_w_l##*/}
+    _w_t=${_w_t%+go}
+    _w_state "$_w_t"
+    case $_w_s in
+    RUNNING* | STARTING) ;;
+    *) true >"$_w_done/$_w_t" && rm -f "$_w_runs/$_w_t"+* ;;
+    esac
+  done
+  # Uploads for a start that never came.
+  find "$_w_runs" -name '*+*' -mtime +"$2" </dev/null | while read -r _w_l; do
+    [ -e "${_w_l%+*}+go" ] || rm -f "$_w_l"
+  done
+  _w_say "= $1 OK"
+}
+
+# facts Q TOOL ...: NAME=VALUE lines.
+_w_facts() {
+  _w_q=$1
+  shift
+  {
+    echo "os=$(uname -s)"
+    echo "arch=$(uname -m)"
+    echo "kernel=$(uname -r)"
+    echo "hostname=$(hostname || uname -n)"
+    echo "user=$(id -un)"
+    echo "uid=$(id -u)"
+    echo "user_home=$HOME"
+    echo "home=$_w_home"
+    echo "shell=${SHELL-}"
+    echo "boot=$_w_boot"
+    echo "detach=${_w_detach%% *}"
+    [ -r /etc/os-release ] && echo "distribution=$(. /etc/os-release; echo "${PRETTY_NAME-}")"
+    echo "free_kib=$(df -Pk "$_w_home" | awk 'NR==2{print $4}')"
+    for _w_l; do command -v "$_w_l" >/dev/null 2>&1 && echo "tool=$_w_l"; done
+  } </dev/null
+  _w_say "= $_w_q OK"
+}
+
+_w_proc=
+[ -r /proc/self/stat ] && _w_proc=1
+_w_boot=
+{ read -r _w_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+[ -n "$_w_boot" ] || _w_boot=$( (sysctl -n kern.boottime || who -b || echo none) 2>/dev/null | tr -cd 'A-Za-z0-9:-')
+# What gives a command a session and process group of its own.
+if _w_l=$(command -v setsid); then _w_detach=$_w_l
+elif _w_l=$(command -v perl); then _w_detach="$_w_l -MPOSIX -e POSIX::setsid();exec{\$ARGV[0]}@ARGV"
+else _w_detach=; fi
+if [ -d "$_w_runs" ] && [ -d "$_w_done" ] && [ -d "$_w_home/packages" ]; then :; else
+  mkdir -p "$_w_runs" "$_w_done" "$_w_home/packages" </dev/null && chmod 700 "$_w_home"
+fi 2>/dev/null
+if [ -d "$_w_runs" ] && [ -w "$_w_runs" ] && [ -d "$_w_done" ]; then _w_say "= 0 READY $_w_home"; else _w_say '= 0 E home'; fi
+# From here on the answers say what there is to say.
+exec 2>/dev/null
