@@ -1,0 +1,221 @@
+//! Acts on the scheduler's decisions: starts and stops runs and transfers, and reports how they ended.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task,
+};
+
+use tokio::task::{JoinError, JoinHandle};
+use windlass_effects::CancelToken;
+use windlass_model::{MachineName, TaskId};
+use windlass_scheduler::{Decision, Event, RunKey, RunOutcome, StopKind};
+use windlass_store::Batch;
+
+use crate::{
+    barrier,
+    driver::{Actor, stop_text},
+    runs::{self, Execution, TaskContext},
+    services::Services,
+};
+
+/// Starts what the scheduler decides.
+#[derive(Default)]
+pub struct Hands {
+    services: OnceLock<Arc<Services>>,
+    live: Mutex<Live>,
+}
+
+/// What is going on.
+#[derive(Default)]
+struct Live {
+    runs: HashMap<RunKey, (CancelToken, Option<StopKind>)>,
+    transfers: HashMap<TaskId, CancelToken>,
+    /// Everything that is spawned, so that closing ends it.
+    work: tokio::task::JoinSet<()>,
+    /// Set once the server stops: nothing new is started.
+    closed: bool,
+}
+
+impl Hands {
+    /// Gives the hands what they work with; before that nothing is acted on.
+    pub fn equip(&self, services: Arc<Services>) {
+        // A second call would be a bug that the first value survives.
+        let _ = self.services.set(services);
+    }
+
+    /// Starts nothing more. What runs on machines goes on there and is picked up at the next start.
+    pub async fn close(&self) {
+        let mut work = {
+            let mut live = self.lock();
+            live.closed = true;
+            std::mem::take(&mut live.work)
+        };
+        work.shutdown().await;
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut live = self.lock();
+        // What has ended is let go, so that the set does not grow.
+        while live.work.try_join_next().is_some() {}
+        live.work.spawn(work);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_run(self: &Arc<Self>, run: RunKey, machine: Option<MachineName>, attempt: u32) {
+        let Some(services) = self.services.get().cloned() else {
+            return;
+        };
+        let cancel = CancelToken::new();
+        {
+            let mut live = self.lock();
+            if live.closed || live.runs.contains_key(&run) {
+                return;
+            }
+            live.runs.insert(run, (cancel.clone(), None));
+        }
+        let hands = Arc::clone(self);
+        let work = tokio::spawn({
+            let services = Arc::clone(&services);
+            async move {
+                let context = context(&services, run.task).await.map_err(|error| error.message)?;
+                Ok::<_, String>(runs::execute(&services, &context, Execution { run, machine, attempt, cancel }).await)
+            }
+        });
+        self.spawn(async move {
+            let (outcome, settled) = match AbortOnDrop(work).await {
+                Ok(Ok(ended)) => (ended.outcome, ended.settled),
+                Ok(Err(error)) => (RunOutcome::Failed { error }, None),
+                // A bug in the server ends this run, not the server.
+                Err(panic) => {
+                    tracing::error!(?run, %panic, "a run panicked");
+                    (
+                        RunOutcome::Failed {
+                            error: "the server failed while it ran this step; its log tells more".to_owned(),
+                        },
+                        None,
+                    )
+                }
+            };
+            let stopped = hands.lock().runs.get(&run).and_then(|(_, kind)| *kind);
+            let outcome = match (outcome, stopped) {
+                (RunOutcome::Cancelled, Some(StopKind::Timeout)) => {
+                    RunOutcome::Failed { error: stop_text(StopKind::Timeout).to_owned() }
+                }
+                (outcome, _) => outcome,
+            };
+            let told = services.driver.submit(Event::RunFinished { run, outcome }, None, Batch::new()).await;
+            hands.lock().runs.remove(&run);
+            // The machine may forget a result only once its consequence is durable here.
+            if let (Ok(()), Some((machine, tickets))) = (told, settled) {
+                for ticket in tickets {
+                    if let Err(error) = machine.ack(&ticket).await {
+                        tracing::debug!(%ticket, %error, "a result stays on its machine for now");
+                    }
+                }
+            }
+        });
+    }
+
+    fn stop_run(&self, run: RunKey, kind: StopKind) {
+        if let Some((cancel, stopped)) = self.lock().runs.get_mut(&run) {
+            *stopped = Some(kind);
+            cancel.cancel();
+        }
+    }
+
+    fn acquire(self: &Arc<Self>, task: TaskId, machines: Vec<MachineName>) {
+        let Some(services) = self.services.get().cloned() else {
+            return;
+        };
+        let cancel = CancelToken::new();
+        {
+            let mut live = self.lock();
+            if live.closed {
+                return;
+            }
+            live.transfers.insert(task, cancel.clone());
+        }
+        let hands = Arc::clone(self);
+        self.spawn(async move {
+            match context(&services, task).await {
+                Ok(context) => barrier::acquire(Arc::clone(&services), context, machines, cancel).await,
+                Err(error) => {
+                    for machine in machines {
+                        let error = error.message.clone();
+                        services.driver.send(Event::PackagesFailed { task, machine: Some(machine), error }).await;
+                    }
+                }
+            }
+            hands.lock().transfers.remove(&task);
+        });
+    }
+}
+
+/// What the runs of a task share, gathered once.
+async fn context(services: &Arc<Services>, task: TaskId) -> Result<Arc<TaskContext>, crate::error::EngineError> {
+    let cell = {
+        let mut contexts = services.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(contexts.entry(task).or_default())
+    };
+    cell.get_or_try_init(async || runs::load(services, task).await.map(Arc::new)).await.cloned()
+}
+
+/// The actor that the driver holds.
+pub struct HandsActor(pub Arc<Hands>);
+
+impl Actor for HandsActor {
+    fn act(&self, decision: Decision) {
+        match decision {
+            Decision::StartRun { run, machine, attempt, .. } => self.0.start_run(run, machine, attempt),
+            Decision::StopRun { run, kind } => self.0.stop_run(run, kind),
+            Decision::Acquire { task, machines, server } => {
+                if server && let Some(services) = self.0.services.get().cloned() {
+                    // The server has every package already: it is where they come from.
+                    tokio::spawn(
+                        async move { services.driver.send(Event::PackagesAcquired { task, machine: None }).await },
+                    );
+                }
+                self.0.acquire(task, machines);
+            }
+            Decision::StopAcquire { task } => {
+                if let Some(cancel) = self.0.lock().transfers.get(&task) {
+                    cancel.cancel();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finished(&self, task: TaskId) {
+        let Some(services) = self.0.services.get().cloned() else {
+            return;
+        };
+        services.contexts.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
+        tokio::spawn(async move {
+            services.logs.flush().await;
+            services.logs.forget(task);
+        });
+    }
+}
+
+/// A task that does not outlive who waits for it.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> task::Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

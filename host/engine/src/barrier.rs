@@ -1,0 +1,201 @@
+//! The package barrier: every package reaches every machine before any step installs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use windlass_effects::CancelToken;
+use windlass_model::{
+    MachineName, RunState, TaskId,
+    manifest::InputKind,
+    task::{LogLevel, PACKAGES_NODE, TaskChange},
+};
+use windlass_packages::{
+    digest::Sha256,
+    transfer::{AcquireOptions, Delivery, Parcel, Status, TransferEvent, acquire as transfer},
+};
+use windlass_scheduler::Event;
+
+use crate::{
+    board::packages_node,
+    error::EngineError,
+    logs::NodeLog,
+    machines::endpoint,
+    packages::{Mailbox, form, source},
+    runs::{self, Subject, TaskContext},
+    services::Services,
+};
+
+/// What a machine's steps need.
+type Needs = BTreeMap<MachineName, BTreeSet<(String, String)>>;
+
+/// Brings all packages of a task to its machines and reports each machine to the scheduler.
+pub async fn acquire(
+    services: Arc<Services>,
+    context: Arc<TaskContext>,
+    machines: Vec<MachineName>,
+    cancel: CancelToken,
+) {
+    let task = context.task;
+    let log = services.logs.open(task, PACKAGES_NODE, &windlass_effects::Masker::default()).await;
+    let Ok(log) = log else { return };
+    let needs = needs(&services, &context).await;
+    let mut plan = Vec::new();
+    for name in &machines {
+        let wanted = match &needs {
+            Ok(needs) => needs.get(name).cloned().unwrap_or_default(),
+            Err(error) => {
+                report(&services, task, name, Err(error.message.clone()), &log).await;
+                continue;
+            }
+        };
+        match delivery(&services, name, &wanted, &cancel).await {
+            Ok(delivery) => plan.push(delivery),
+            Err(error) => report(&services, task, name, Err(error), &log).await,
+        }
+    }
+    let (sender, receiver) = mpsc::channel(256);
+    let follower = tokio::spawn(follow(Arc::clone(&services), task, Arc::clone(&log), receiver, machines.clone()));
+    let (stop, options) = (CancellationToken::new(), AcquireOptions::default());
+    let result = {
+        let work = transfer(plan, &options, sender, &stop);
+        tokio::pin!(work);
+        tokio::select! {
+            report = &mut work => report,
+            () = cancel.cancelled() => {
+                stop.cancel();
+                work.await
+            }
+        }
+    };
+    // The follower ends with the transfer's last event.
+    let _ = follower.await;
+    for machine in &result.machines {
+        let Some(name) = machines.iter().find(|name| name.as_str() == &*machine.machine) else {
+            continue;
+        };
+        let failed =
+            result.failures().find(|failure| failure.machine == &*machine.machine).map(|failure| failure.to_string());
+        report(&services, task, name, failed.map_or(Ok(()), Err), &log).await;
+    }
+}
+
+/// Which packages each machine needs: those of all steps that run there.
+async fn needs(services: &Services, context: &TaskContext) -> Result<Needs, EngineError> {
+    let mut needs = Needs::new();
+    let Subject::Deployment { release, .. } = &context.subject else {
+        return Ok(needs);
+    };
+    let detail = crate::tasks::detail(services, context.task).await?;
+    for (step, view) in release.process.steps.iter().zip(&detail.steps) {
+        let Some(guest) = release.guests.get(&step.uses) else {
+            continue;
+        };
+        let plugin = services.plugins.load(services, &guest.sha256).await?;
+        let manifest = plugin.manifest();
+        for input in manifest.inputs.iter().filter(|input| input.kind == InputKind::Package) {
+            let Some(text) = step.with.get(&input.name).and_then(|value| value.as_str()) else {
+                continue;
+            };
+            for machine in view.runs.iter().filter_map(|run| run.machine.as_ref()) {
+                let full = runs::machine(services, machine).await?;
+                let variables = context.for_run(services, Some((step, 0)), Some(&full)).await?.context;
+                let id = variables
+                    .expand(text, windlass_model::template::Mode::Strict)
+                    .map_err(|error| EngineError::invalid("template", format!("step {}: {error}", step.name)))?
+                    .text;
+                let pinned = release.packages.iter().find(|(known, _)| known.as_str().eq_ignore_ascii_case(&id));
+                let (id, pinned) = pinned.ok_or_else(|| {
+                    EngineError::not_found("package", &id).fix(format!("windlass release create {}", release.project))
+                })?;
+                let label = format!("{id} {}", pinned.version);
+                needs.entry(machine.clone()).or_default().insert((label, pinned.sha256.clone()));
+            }
+        }
+    }
+    Ok(needs)
+}
+
+async fn delivery(
+    services: &Arc<Services>,
+    name: &MachineName,
+    wanted: &BTreeSet<(String, String)>,
+    cancel: &CancelToken,
+) -> Result<Delivery, String> {
+    let machine = runs::machine(services, name).await.map_err(|error| error.message)?;
+    let endpoint = endpoint(&machine.connection).map_err(|error| error.message)?;
+    let machine = tokio::select! {
+        reached = services.machines.get(&endpoint) => reached.map_err(|error| format!("{error}; {}", error.fix()))?,
+        () = cancel.cancelled() => return Err("the transfer was stopped".to_owned()),
+    };
+    let mut parcels = Vec::new();
+    for (label, digest) in wanted {
+        let digest: Sha256 = digest.parse().map_err(|_| format!("the digest of {label} is damaged"))?;
+        let source = source(services, &digest, form(&endpoint)).await.map_err(|error| error.message)?;
+        parcels.push(Parcel { package: label.as_str().into(), source });
+    }
+    Ok(Delivery {
+        machine: name.as_str().into(),
+        receiver: Arc::new(Mailbox::new(Arc::clone(services), machine)),
+        parcels,
+    })
+}
+
+/// Tells people how far the transfer is.
+async fn follow(
+    services: Arc<Services>,
+    task: TaskId,
+    log: Arc<NodeLog>,
+    mut events: mpsc::Receiver<TransferEvent>,
+    machines: Vec<MachineName>,
+) {
+    while let Some(event) = events.recv().await {
+        let (machine, level, text) = match event {
+            TransferEvent::Progress { machine, package, done, total } => {
+                if let Some(name) = machines.iter().find(|name| name.as_str() == &*machine) {
+                    let progress = windlass_model::task::Progress { done, total, note: package.to_string() };
+                    show(&services, task, name, progress);
+                }
+                continue;
+            }
+            TransferEvent::Started { machine, package, bytes } => {
+                (machine, LogLevel::Info, format!("sending {package}, {bytes} bytes"))
+            }
+            TransferEvent::Retrying { machine, package, attempt, wait, reason } => {
+                let text = format!("{package}: {reason}; attempt {attempt} follows in {} s", wait.as_secs().max(1));
+                (machine, LogLevel::Warning, text)
+            }
+            TransferEvent::Settled { machine, package, status: Status::Cached } => {
+                (machine, LogLevel::Info, format!("has {package} already"))
+            }
+            TransferEvent::Settled { machine, package, status: Status::Sent { .. } } => {
+                (machine, LogLevel::Info, format!("holds {package}, verified"))
+            }
+            // The report tells of failures.
+            TransferEvent::Settled { .. } => continue,
+        };
+        log.say(level, &format!("{machine}: {text}"));
+    }
+}
+
+fn show(services: &Services, task: TaskId, machine: &MachineName, progress: windlass_model::task::Progress) {
+    let (node, state) = (packages_node(machine), RunState::Running);
+    services.shared.publish(task, TaskChange::Run { node, state, reason: None, error: None, progress: Some(progress) });
+}
+
+/// Tells the scheduler, and through it everyone, how it went on one machine.
+async fn report(services: &Services, task: TaskId, machine: &MachineName, result: Result<(), String>, log: &NodeLog) {
+    if let Err(error) = &result {
+        log.say(LogLevel::Error, &format!("{machine}: {error}"));
+    }
+    services.logs.flush().await;
+    let machine = Some(machine.clone());
+    let event = match result {
+        Ok(()) => Event::PackagesAcquired { task, machine },
+        Err(error) => Event::PackagesFailed { task, machine, error },
+    };
+    services.driver.send(event).await;
+}

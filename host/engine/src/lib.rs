@@ -1,0 +1,35 @@
+//! A task's life: the scheduler, guests, machines, packages and the store tied together.
+//!
+//! [`Engine`] is what the API serves and tests drive. Inside, the [`driver`] feeds events to the pure scheduler and
+//! stores what it decides, the [`actor`] starts runs and transfers, [`runs`] lets guests touch the world, [`logs`]
+//! and [`events`] show what happens. Everything that leaves the process goes through a crate of its own.
+
+mod actor;
+mod barrier;
+mod board;
+mod catalog;
+mod clock;
+mod driver;
+mod error;
+mod events;
+mod feed;
+mod logs;
+mod machines;
+mod packages;
+mod plugins;
+mod records;
+mod releases;
+mod runs;
+mod services;
+mod tasks;
+mod tokens;
+mod vault;
+
+mod open;
+mod operations;
+
+pub use clock::{Clock, SystemClock};
+pub use error::{EngineError, ErrorKind};
+pub use events::{Followed, Follower};
+pub use open::{Engine, EngineConfig};
+pub use operations::package_view;

@@ -1,0 +1,42 @@
+//! From a machine's record to the way it is reached. Secrets are read here, from where the record names them.
+
+use windlass_machines::{Auth, Endpoint, LocalEndpoint, SshEndpoint};
+use windlass_model::{Connection, SecretText, SshAuth};
+
+use crate::error::EngineError;
+
+/// How a machine is reached, its secrets included.
+///
+/// # Errors
+/// When an environment variable that should hold a secret is not set.
+pub fn endpoint(connection: &Connection) -> Result<Endpoint, EngineError> {
+    Ok(match connection {
+        Connection::Local { home } => Endpoint::Local(LocalEndpoint { home: home.clone() }),
+        Connection::Ssh { host, port, user, auth, host_key, home } => Endpoint::Ssh(SshEndpoint {
+            host: host.clone(),
+            port: *port,
+            user: user.clone(),
+            auth: credentials(auth)?,
+            host_key: host_key.clone(),
+            home: home.clone(),
+        }),
+    })
+}
+
+fn credentials(auth: &SshAuth) -> Result<Auth, EngineError> {
+    Ok(match auth {
+        SshAuth::Agent => Auth::Agent,
+        SshAuth::Password { env } => Auth::Password(from_env(env)?),
+        SshAuth::KeyFile { path, passphrase_env } => {
+            let passphrase = passphrase_env.as_deref().map(from_env).transpose()?;
+            Auth::KeyFile { path: path.into(), passphrase }
+        }
+    })
+}
+
+fn from_env(name: &str) -> Result<SecretText, EngineError> {
+    std::env::var(name).map(SecretText::new).map_err(|_| {
+        EngineError::invalid("secret-missing", format!("the server's environment variable {name} is not set"))
+            .fix(format!("set {name} where windlass serve is started"))
+    })
+}

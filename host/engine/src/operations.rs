@@ -1,0 +1,349 @@
+//! What the API and the CLI can ask of an engine: one method an operation.
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+use windlass_machines::scan_host_key;
+use windlass_model::{
+    Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId,
+    task::{LogLine, TaskDetail, TaskQuery, TaskSummary},
+    views::{
+        DeployRequest, MachineReport, PackageView, PluginRecord, ProjectDetail, ReleaseRequest, ScriptRequest,
+        TrustReport,
+    },
+    workspace::{ApplyReport, Workspace},
+};
+use windlass_packages::{
+    name::PackageName,
+    repository::{PackageRecord, PushOptions, Pushed},
+};
+use windlass_store::Batch;
+
+use crate::{
+    catalog,
+    error::{EngineError, ErrorKind},
+    events::Follower,
+    logs, machines,
+    open::Engine,
+    packages, plugins, releases, runs, tasks, tokens,
+};
+
+/// Lines of a log in one answer, at most.
+const MAX_LINES: usize = 2000;
+
+/// A package version as lists show it.
+#[must_use]
+pub fn package_view(record: PackageRecord) -> PackageView {
+    PackageView {
+        id: record.name.id.to_string(),
+        version: record.name.version.to_string(),
+        size: record.original.size,
+        sha256: record.original.sha256.to_string(),
+        pushed_ms: record.pushed_at,
+        warnings: record.warnings,
+    }
+}
+
+// === catalog ===
+
+impl Engine {
+    /// Brings the catalog to what a workspace says.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn apply(&self, workspace: Workspace, dry_run: bool) -> Result<ApplyReport, EngineError> {
+        catalog::apply(&self.services, workspace, dry_run).await
+    }
+
+    /// All environments.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn environments(&self) -> Result<Vec<Environment>, EngineError> {
+        catalog::environments(&self.services).await
+    }
+
+    /// All projects.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn projects(&self) -> Result<Vec<Project>, EngineError> {
+        catalog::projects(&self.services).await
+    }
+
+    /// One project with its process.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn project(&self, name: &ProjectName) -> Result<ProjectDetail, EngineError> {
+        let project = catalog::project(&self.services, name).await?;
+        let process = catalog::process(&self.services, name).await?;
+        let releases = releases::list(&self.services, name).await?.into_iter().map(|release| release.version).collect();
+        Ok(ProjectDetail { project, process, releases })
+    }
+
+    /// All machines.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn machines(&self) -> Result<Vec<Machine>, EngineError> {
+        catalog::machines(&self.services).await
+    }
+
+    /// One machine.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn machine(&self, name: &MachineName) -> Result<Machine, EngineError> {
+        catalog::machine(&self.services, name).await
+    }
+
+    /// Creates or changes a machine.
+    ///
+    /// # Errors
+    /// When it names an environment that does not exist.
+    pub async fn put_machine(&self, machine: Machine) -> Result<Machine, EngineError> {
+        for environment in &machine.environments {
+            catalog::environment(&self.services, environment).await?;
+        }
+        catalog::put_machine(&self.services, &machine).await?;
+        Ok(machine)
+    }
+
+    /// Looks at a machine's host key, and with `fingerprint` pins it if it is that one.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or shows another key than the one to be trusted.
+    pub async fn trust_machine(
+        &self,
+        name: &MachineName,
+        fingerprint: Option<&str>,
+    ) -> Result<TrustReport, EngineError> {
+        let mut machine = self.machine(name).await?;
+        let Connection::Ssh { host, port, host_key, .. } = &mut machine.connection else {
+            return Err(EngineError::invalid(
+                "no-host-key",
+                format!("{name} is the local machine: there is no host key to trust"),
+            ));
+        };
+        let shown = scan_host_key(host, *port).await.map_err(|error| EngineError::from(runs::failure(error)))?;
+        let before = host_key.clone();
+        let mut trusted = before.as_deref() == Some(shown.fingerprint.as_str());
+        if let Some(wanted) = fingerprint {
+            if wanted != shown.fingerprint {
+                return Err(EngineError::conflict(
+                    "host-key",
+                    format!("{name} shows the host key {}, not {wanted}", shown.fingerprint),
+                )
+                .fix("ask the machine's owner which key is right: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"));
+            }
+            *host_key = Some(shown.fingerprint.clone());
+            trusted = true;
+            catalog::put_machine(&self.services, &machine).await?;
+            tracing::info!(machine = %name, fingerprint = %shown.fingerprint, before = before.as_deref(), "trusted a host key");
+        }
+        Ok(TrustReport {
+            machine: machine.name,
+            algorithm: shown.algorithm,
+            fingerprint: shown.fingerprint,
+            before,
+            trusted,
+        })
+    }
+
+    /// Reaches a machine, tests that commands can be run there, tells what is known of it.
+    ///
+    /// # Errors
+    /// When it cannot be reached or cannot run commands.
+    pub async fn check_machine(&self, name: &MachineName) -> Result<MachineReport, EngineError> {
+        let record = self.machine(name).await?;
+        let endpoint = machines::endpoint(&record.connection)?;
+        let failed = |error| EngineError::from(runs::failure(error));
+        let machine = self.services.machines.connect(&endpoint).await.map_err(failed)?;
+        let tested = machine.self_test().await.map_err(failed)?;
+        let facts = machine.facts().await.map_err(failed)?;
+        let mut known = std::collections::BTreeMap::from([
+            ("os".to_owned(), facts.os.clone()),
+            ("distribution".to_owned(), facts.distribution.clone()),
+            ("arch".to_owned(), facts.arch.clone()),
+            ("hostname".to_owned(), facts.hostname.clone()),
+            ("user".to_owned(), facts.user.clone()),
+            ("home".to_owned(), facts.home.clone()),
+            ("tools".to_owned(), facts.tools.iter().cloned().collect::<Vec<_>>().join(" ")),
+        ]);
+        known.insert("survives_link_loss".to_owned(), tested.survives_link.to_string());
+        if !tested.advice.is_empty() {
+            known.insert("advice".to_owned(), tested.advice.join("; "));
+        }
+        if let Some(free) = facts.free_bytes {
+            known.insert("free_bytes".to_owned(), free.to_string());
+        }
+        Ok(MachineReport { machine: record.name, facts: known })
+    }
+}
+
+// === plugins, packages, releases ===
+
+impl Engine {
+    /// Installs a plugin.
+    ///
+    /// # Errors
+    /// When it is none, or another one of that version is installed.
+    pub async fn install_plugin(&self, component: Bytes) -> Result<PluginRecord, EngineError> {
+        plugins::install(&self.services, component).await
+    }
+
+    /// Installed plugins.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn plugins(&self) -> Result<Vec<PluginRecord>, EngineError> {
+        plugins::list(&*self.services.shared.store).await
+    }
+
+    /// Takes in a package.
+    ///
+    /// # Errors
+    /// When it is damaged, unsafe, incomplete, or its version exists.
+    pub async fn push_package(
+        &self,
+        name: PackageName,
+        upload: impl AsyncRead + Unpin + Send,
+        mut options: PushOptions,
+    ) -> Result<Pushed, EngineError> {
+        options.pushed_at = self.services.shared.clock.now_ms();
+        self.services.packages.push(name, upload, options).await.map_err(push_error)
+    }
+
+    /// Every version of every package, or of one.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn packages(&self, id: Option<&str>) -> Result<Vec<PackageView>, EngineError> {
+        let mut records = self.services.feed.records().await?;
+        if let Some(id) = id {
+            records.retain(|record| record.name.id.as_str().eq_ignore_ascii_case(id));
+        }
+        records.sort_by(|a, b| (&a.name.id, &b.name.version).cmp(&(&b.name.id, &a.name.version)));
+        Ok(records.into_iter().map(package_view).collect())
+    }
+
+    /// Creates a release.
+    ///
+    /// # Errors
+    /// When something it needs is missing, or its version exists.
+    pub async fn create_release(&self, project: &ProjectName, request: ReleaseRequest) -> Result<Release, EngineError> {
+        let release = releases::create(&self.services, project, request).await?;
+        packages::warm(&self.services, &release);
+        Ok(release)
+    }
+
+    /// Releases of a project, newest first.
+    ///
+    /// # Errors
+    /// When there is no such project.
+    pub async fn releases(&self, project: &ProjectName) -> Result<Vec<Release>, EngineError> {
+        catalog::project(&self.services, project).await?;
+        releases::list(&self.services, project).await
+    }
+
+    /// One release; without a version the latest.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn release(&self, project: &ProjectName, version: Option<&str>) -> Result<Release, EngineError> {
+        catalog::project(&self.services, project).await?;
+        releases::get(&self.services, project, version).await
+    }
+}
+
+fn push_error(error: windlass_packages::repository::PushError) -> EngineError {
+    use windlass_packages::repository::PushError as P;
+    let text = error.to_string();
+    let (kind, code) = match &error {
+        P::Exists { .. } => (ErrorKind::Conflict, "package-exists"),
+        P::Repository(_) => (ErrorKind::Unavailable, "package-storage"),
+        P::TooLarge { .. } => (ErrorKind::TooLarge, "package-too-large"),
+        _ => (ErrorKind::Invalid, "package-refused"),
+    };
+    EngineError::new(kind, code, text)
+}
+
+// === tasks ===
+
+impl Engine {
+    /// Queues a deployment.
+    ///
+    /// # Errors
+    /// When something it names does not exist, or there is nothing to do.
+    pub async fn deploy(&self, request: DeployRequest) -> Result<TaskSummary, EngineError> {
+        tasks::prepare_deployment(&self.services, request).await?.queue(&self.services, Batch::new()).await
+    }
+
+    /// Queues the run of a script.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub async fn run_script(&self, request: ScriptRequest) -> Result<TaskSummary, EngineError> {
+        tasks::prepare_script(&self.services, request).await?.queue(&self.services, Batch::new()).await
+    }
+
+    /// Tasks that match, newest first.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn tasks(&self, query: &TaskQuery) -> Result<Vec<TaskSummary>, EngineError> {
+        tasks::list(&self.services, query).await
+    }
+
+    /// A task with its tree.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn task(&self, id: TaskId) -> Result<TaskDetail, EngineError> {
+        tasks::detail(&self.services, id).await
+    }
+
+    /// Asks a task to stop.
+    ///
+    /// # Errors
+    /// When there is none, or it is over.
+    pub async fn cancel(&self, id: TaskId) -> Result<TaskSummary, EngineError> {
+        tasks::cancel(&self.services, id).await
+    }
+
+    /// Lines of a node's log, from line number `from` on.
+    ///
+    /// # Errors
+    /// When there is no such task.
+    pub async fn log(&self, id: TaskId, node: &str, from: u64, limit: usize) -> Result<Vec<LogLine>, EngineError> {
+        tasks::summary(&self.services, id).await?;
+        Ok(logs::read(&*self.services.shared.store, id, node, from, limit.clamp(1, MAX_LINES)).await?)
+    }
+
+    /// Follows what happens, after event number `after` or from now on.
+    #[must_use]
+    pub fn events(&self, after: Option<u64>) -> Follower {
+        self.services.shared.hub.follow(after)
+    }
+}
+
+// === tokens ===
+
+impl Engine {
+    /// Makes the first token, if there is none yet.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn first_token(&self) -> Result<Option<SecretText>, EngineError> {
+        let store = &*self.services.shared.store;
+        if tokens::any(store).await? { Ok(None) } else { tokens::create(store, "admin").await.map(Some) }
+    }
+
+    /// The name of a token, if it is one.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn check_token(&self, token: &str) -> Result<Option<String>, EngineError> {
+        tokens::check(&*self.services.shared.store, token).await
+    }
+}

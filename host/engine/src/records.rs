@@ -1,0 +1,260 @@
+//! Every table of the store, in one place.
+//!
+//! Names sort the way they are looked up: by their key form, with numbers big-endian. Values that may outgrow one
+//! record are [`Parts`].
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use windlass_effects::Entry;
+use windlass_model::{
+    Environment, Machine, Process, Project, Release, Scope, TaskId,
+    task::{LogLine, RunView, StepView, TaskSummary},
+    views::PluginRecord,
+};
+use windlass_packages::repository::PackageRecord;
+use windlass_scheduler::{Event, Snapshot};
+use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
+
+use crate::vault::Sealed;
+
+pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
+pub const MACHINES: Table<Machine> = Table::new("machines", 1);
+pub const PROJECTS: Table<Project> = Table::new("projects", 1);
+pub const PROCESSES: Parts<Process> = Parts::new("processes");
+/// By project and place in the list.
+pub const VARIABLES: Table<StoredVariable> = Table::new("variables", 1);
+/// By project and version.
+pub const RELEASES: Parts<Release> = Parts::new("releases");
+/// By project, version and place in the list.
+pub const RELEASE_VARIABLES: Table<StoredVariable> = Table::new("release-variables", 1);
+/// By id and canonical version.
+pub const PACKAGES: Table<PackageRecord> = Table::new("packages", 1);
+/// By id and version.
+pub const PLUGINS: Parts<PluginRecord> = Parts::new("plugins");
+/// Texts of scripts by SHA-256.
+pub const SCRIPTS: Parts<String> = Parts::new("scripts");
+pub const TASKS: Table<TaskSummary> = Table::new("tasks", 1);
+/// Which tasks have work on a machine: by machine and task.
+pub const MACHINE_TASKS: Table<()> = Table::new("machine-tasks", 1);
+/// By task and step.
+pub const STEPS: Table<StepView> = Table::new("steps", 1);
+/// By task, step and place.
+pub const RUNS: Table<RunView> = Table::new("runs", 1);
+/// By task, step, place and name.
+pub const OUTPUTS: Table<StoredOutput> = Table::new("outputs", 1);
+/// By run and index.
+pub const JOURNAL: Table<Entry> = Table::new("journal", 1);
+/// By task, node and number of the first line.
+pub const LOGS: Table<Vec<LogLine>> = Table::new("logs", 1);
+/// By task and node.
+pub const LOG_ENDS: Table<LogEnd> = Table::new("log-ends", 1);
+/// The scheduler's events since its last snapshot, by number.
+pub const EVENTS: Parts<StoredEvent> = Parts::new("scheduler-events");
+pub const SNAPSHOT: Parts<StoredSnapshot> = Parts::new("scheduler-snapshot");
+/// Numbers that only grow, by name.
+pub const COUNTERS: Table<u64> = Table::new("counters", 1);
+/// SHA-256 of bearer tokens, with their names.
+pub const TOKENS: Table<String> = Table::new("tokens", 1);
+
+/// A variable as stored: a secret is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredVariable {
+    pub name: String,
+    pub value: StoredValue,
+    pub scope: Scope,
+}
+
+/// A value as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoredValue {
+    Text(String),
+    Secret(Sealed),
+}
+
+/// An output variable as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredOutput {
+    /// Step that set it.
+    pub step: String,
+    /// Machine it was set on.
+    pub machine: Option<String>,
+    pub name: String,
+    pub value: StoredValue,
+}
+
+/// Where the log of a node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogEnd {
+    /// Lines stored.
+    pub lines: u64,
+    /// Lines that came from the guest itself: a replay does not write them again.
+    pub guest_lines: u64,
+}
+
+/// An event the scheduler has taken in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredEvent {
+    pub at_ms: u64,
+    pub event: Event,
+}
+
+/// The scheduler's state after an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredSnapshot {
+    /// Number of the last event it includes.
+    pub upto: u64,
+    pub snapshot: Snapshot,
+}
+
+/// Key of a run's records.
+pub fn run_key(task: TaskId, step: u32, place: u32) -> Key {
+    Key::of_id(task.0).id(u64::from(step)).id(u64::from(place))
+}
+
+/// Bytes of one part, well below what a record may hold.
+const PART: usize = 24 << 10;
+
+/// A table of values that may be larger than one record: each lies in parts under its key.
+pub struct Parts<T> {
+    table: Table<String>,
+    holds: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Parts<T> {
+    pub const fn new(name: &'static str) -> Self {
+        Self { table: Table::new(name, 1), holds: std::marker::PhantomData }
+    }
+
+    /// Adds a put, tells how many parts it took. Parts of a longer older value stay behind the end mark and are
+    /// ignored.
+    ///
+    /// # Errors
+    /// When the value does not serialize.
+    pub fn put(&self, batch: &mut Batch, key: Key, value: &T) -> Result<u64, StoreError> {
+        let json = serde_json::to_string(value).map_err(|error| StoreError::Unencodable {
+            table: self.table.name().clone(),
+            key: String::from_utf8_lossy(key.as_bytes()).into_owned(),
+            cause: error.to_string(),
+        })?;
+        let mut rest = json.as_str();
+        let mut index = 0;
+        loop {
+            let (part, tail) = rest.split_at(rest.floor_char_boundary(PART));
+            // The last part, possibly empty, is marked by a full stop in front; the others by a plus sign.
+            let mark = if tail.is_empty() { '.' } else { '+' };
+            self.table.put(batch, key.clone().id(index), &format!("{mark}{part}"))?;
+            if tail.is_empty() {
+                return Ok(index + 1);
+            }
+            (rest, index) = (tail, index + 1);
+        }
+    }
+
+    /// Lets the batch commit only if there is no such value.
+    pub fn require_absent(&self, batch: &mut Batch, key: Key) {
+        self.table.require_absent(batch, key.id(0));
+    }
+
+    /// Adds a delete of a value that has at most so many parts.
+    pub fn delete(&self, batch: &mut Batch, key: &Key, parts: u64) {
+        for index in 0..parts {
+            self.table.delete(batch, key.clone().id(index));
+        }
+    }
+
+    /// Adds deletes of every part in the table.
+    ///
+    /// # Errors
+    /// When the store stopped.
+    pub async fn clear(&self, store: &dyn Store, batch: &mut Batch) -> Result<(), StoreError> {
+        let mut scan = self.table.all();
+        loop {
+            let page = store.scan(scan.clone()).await?;
+            for record in &page.records {
+                batch.delete(self.table.name(), record.key.clone());
+            }
+            match page.records.last() {
+                Some(last) if page.more => scan = scan.after(last.key.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads one value.
+    ///
+    /// # Errors
+    /// When the store stopped or the value does not decode.
+    pub async fn get(&self, store: &dyn Store, key: Key) -> Result<Option<T>, StoreError> {
+        let mut json = String::new();
+        for index in 0.. {
+            let Some(part) = self.table.get(store, key.clone().id(index)).await? else {
+                return Ok(None);
+            };
+            let mut chars = part.value.chars();
+            let mark = chars.next();
+            json.push_str(chars.as_str());
+            if mark == Some('.') {
+                break;
+            }
+        }
+        let decoded = serde_json::from_str(&json).map_err(|error| StoreError::Undecodable {
+            table: self.table.name().clone(),
+            key: String::from_utf8_lossy(key.as_bytes()).into_owned(),
+            cause: error.to_string(),
+        })?;
+        Ok(Some(decoded))
+    }
+
+    /// Reads all values whose key begins with `prefix`, with their keys, in key order.
+    ///
+    /// # Errors
+    /// When the store stopped or a value does not decode.
+    pub async fn all(&self, store: &dyn Store, prefix: Key) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let mut scan = self.table.starting_with(prefix);
+        loop {
+            let page = self.table.scan(store, scan.clone()).await?;
+            for record in &page.records {
+                let Some((key, index)) = record.key.split_last_chunk::<8>() else {
+                    continue;
+                };
+                if *index == [0; 8] {
+                    keys.push(key.to_vec());
+                }
+            }
+            match page.records.last() {
+                Some(last) if page.more => scan = scan.after(last.key.clone()),
+                _ => break,
+            }
+        }
+        let mut all = Vec::with_capacity(keys.len());
+        for key in keys {
+            if let Some(value) = self.get(store, Key::from_bytes(key.clone())).await? {
+                all.push((key, value));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Reads every record of a table under a prefix.
+///
+/// # Errors
+/// When the store stopped or a record does not decode.
+pub async fn all<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    table: &Table<T>,
+    scan: Scan,
+) -> Result<Vec<T>, StoreError> {
+    let mut scan = scan;
+    let mut values = Vec::new();
+    loop {
+        let page = table.scan(store, scan.clone()).await?;
+        let last = page.records.last().map(|record| record.key.clone());
+        values.extend(page.records.into_iter().map(|record| record.value));
+        match last {
+            Some(last) if page.more => scan = scan.after(last),
+            _ => return Ok(values),
+        }
+    }
+}

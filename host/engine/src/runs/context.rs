@@ -1,0 +1,169 @@
+//! What all runs of a task share: the release it deploys, its variables, its environment, its guests.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use windlass_effects::Masker;
+use windlass_model::{
+    EnvironmentName, Machine, MachineName, Release, SecretText, Step, StepName, TaskId, TaskKind, VariableValue,
+    variables::{Context, Outputs, Place, System, VariableSet},
+};
+use windlass_store::Key;
+
+use crate::{
+    error::EngineError,
+    records::{MACHINES, OUTPUTS, RELEASES, SCRIPTS, StoredValue, all},
+    releases,
+    services::Services,
+    tasks,
+};
+
+/// What a task is about.
+pub enum Subject {
+    /// A release that goes to an environment.
+    Deployment {
+        /// The release.
+        release: Box<Release>,
+        /// Where it goes.
+        environment: EnvironmentName,
+    },
+    /// A coordination script.
+    Script {
+        /// Its name, for messages.
+        name: String,
+        /// Its text.
+        text: String,
+        /// Its arguments.
+        arguments: BTreeMap<String, serde_json::Value>,
+    },
+}
+
+/// What all runs of a task share.
+pub struct TaskContext {
+    /// The task.
+    pub task: TaskId,
+    /// What it is about.
+    pub subject: Subject,
+    /// Its variables, secrets in clear: kept only while the task is live.
+    pub variables: Arc<VariableSet>,
+    secrets: Vec<SecretText>,
+}
+
+/// Gathers what the runs of a task share.
+///
+/// # Errors
+/// When the store stopped, or something the task pinned is gone.
+pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, EngineError> {
+    let store = &*services.shared.store;
+    let summary = tasks::summary(services, task).await?;
+    let (subject, variables) = match summary.what {
+        TaskKind::Deployment { project, version, environment, .. } => {
+            let key = releases::key(&project, &version);
+            let release = RELEASES
+                .get(store, key)
+                .await?
+                .ok_or_else(|| EngineError::not_found("release", format!("{version} of {project}")))?;
+            let variables = releases::variables(services, &project, &version).await?;
+            (Subject::Deployment { release: Box::new(release), environment }, variables)
+        }
+        TaskKind::Script { name, sha256, arguments } => {
+            let text = SCRIPTS
+                .get(store, Key::of_text(&sha256))
+                .await?
+                .ok_or_else(|| EngineError::not_found("script", &name))?;
+            (Subject::Script { name, text, arguments }, Vec::new())
+        }
+    };
+    let secrets = variables
+        .iter()
+        .filter_map(|variable| match &variable.value {
+            VariableValue::Secret(secret) => Some(secret.clone()),
+            VariableValue::Text(_) => None,
+        })
+        .collect();
+    Ok(TaskContext { task, subject, variables: Arc::new(VariableSet::new(variables)), secrets })
+}
+
+/// The variables of one run.
+pub struct RunVariables {
+    /// What its texts may name.
+    pub context: Context,
+    /// What must not show in its log.
+    pub masker: Masker,
+    /// The server's own variables, for a run that learns more of itself.
+    pub system: System,
+}
+
+impl TaskContext {
+    /// The variables as a run of a step sees them, with outputs of earlier steps, and what masks its log.
+    ///
+    /// # Errors
+    /// When the store stopped or a secret cannot be opened.
+    pub async fn for_run(
+        &self,
+        services: &Services,
+        step: Option<(&Step, usize)>,
+        machine: Option<&Machine>,
+    ) -> Result<RunVariables, EngineError> {
+        let (outputs, mut secrets) = self.outputs(services).await?;
+        secrets.extend(self.secrets.iter().cloned());
+        let mut system = System::new().task(self.task);
+        let mut place = Place::default();
+        if let Subject::Deployment { release, environment } = &self.subject {
+            system =
+                system.project(&release.project).environment(environment).release(&release.version, &release.notes);
+            place.environment = Some(environment.clone());
+        }
+        if let Some((step, index)) = step {
+            system = system.step(&step.name, index);
+            place.step = Some(step.name.clone());
+            if let Some(windlass_model::On::Role(role)) = &step.on {
+                place.step_role = Some(role.clone());
+            }
+        }
+        if let Some(machine) = machine {
+            system = system.machine(machine);
+            place.machine = Some(machine.name.clone());
+            place.roles.clone_from(&machine.roles);
+        }
+        let context =
+            Context::new(Arc::clone(&self.variables), place).system(system.clone()).outputs(Arc::new(outputs));
+        Ok(RunVariables { context, masker: Masker::new(&secrets), system })
+    }
+
+    async fn outputs(&self, services: &Services) -> Result<(Outputs, Vec<SecretText>), EngineError> {
+        let mut outputs = Outputs::default();
+        let mut secrets = Vec::new();
+        for output in all(&*services.shared.store, &OUTPUTS, OUTPUTS.starting_with(self.task.0)).await? {
+            let Ok(step) = StepName::new(output.step.clone()) else {
+                continue;
+            };
+            let machine = output.machine.and_then(|machine| MachineName::new(machine).ok());
+            match output.value {
+                StoredValue::Text(text) => outputs.set(&step, machine.as_ref(), &output.name, text, false),
+                StoredValue::Secret(sealed) => {
+                    let secret = services.vault.unseal(&output_place(self.task, &output.name), &sealed)?;
+                    outputs.set(&step, machine.as_ref(), &output.name, secret.expose(), true);
+                    secrets.push(secret);
+                }
+            }
+        }
+        Ok((outputs, secrets))
+    }
+}
+
+/// Where a sensitive output belongs, for its seal.
+pub fn output_place(task: TaskId, name: &str) -> String {
+    format!("task/{task}/output/{name}")
+}
+
+/// A machine by its name.
+///
+/// # Errors
+/// When there is none, or the store stopped.
+pub async fn machine(services: &Services, name: &MachineName) -> Result<Machine, EngineError> {
+    let found = MACHINES.get(&*services.shared.store, name.key().as_str()).await?;
+    found.map(|stored| stored.value).ok_or_else(|| {
+        EngineError::not_found("machine", name)
+            .fix("add it again with windlass apply or windlass machine add, then deploy again")
+    })
+}

@@ -1,0 +1,170 @@
+//! A run's journal in the store, and the effects that share its transaction.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use windlass_effects::{Answer, Effect, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome};
+use windlass_model::RunId;
+use windlass_scheduler::{Event, LockRequest, RunKey};
+use windlass_store::{Batch, Key};
+
+use super::context::output_place;
+use crate::{
+    records::{JOURNAL, OUTPUTS, StoredOutput, StoredValue, all, run_key},
+    services::Services,
+    tasks,
+};
+
+/// Writes a run's journal.
+pub struct StoredJournal {
+    services: Arc<Services>,
+    run: RunKey,
+    id: RunId,
+    step: String,
+    machine: Option<String>,
+    /// Which wish a lock's token belongs to.
+    locks: Mutex<HashMap<u64, u64>>,
+}
+
+/// Reads what is recorded of a run.
+///
+/// # Errors
+/// When the store stopped or an entry does not decode.
+pub async fn recorded(services: &Services, id: &RunId) -> Result<Vec<Entry>, windlass_store::StoreError> {
+    all(&*services.shared.store, &JOURNAL, JOURNAL.starting_with(Key::of_text(id.as_str()))).await
+}
+
+impl StoredJournal {
+    /// The journal of a run that has these entries already.
+    #[must_use]
+    pub fn new(
+        services: Arc<Services>,
+        run: RunKey,
+        id: RunId,
+        step: String,
+        machine: Option<String>,
+        entries: &[Entry],
+    ) -> Self {
+        let locks = entries
+            .iter()
+            .filter_map(|entry| match &entry.state {
+                EntryState::Answered(Ok(Outcome::Lock(LockGrant { token }))) => Some((*token, entry.index)),
+                _ => None,
+            })
+            .collect();
+        Self { services, run, id, step, machine, locks: Mutex::new(locks) }
+    }
+
+    fn key(&self, index: u64) -> Key {
+        Key::of_text(self.id.as_str()).id(index)
+    }
+
+    fn put(&self, batch: &mut Batch, entry: &Entry) -> Result<(), String> {
+        JOURNAL.put(batch, self.key(entry.index), entry).map_err(|error| error.to_string())
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), String> {
+        self.services.shared.store.commit(batch).await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    fn output(&self, batch: &mut Batch, name: &str, value: &str, sensitive: bool) -> Answer {
+        let failed = |error: String| Failure::new("io", error);
+        let value = if sensitive {
+            let secret = windlass_model::SecretText::new(value);
+            let place = output_place(self.run.task, name);
+            StoredValue::Secret(self.services.vault.seal(&place, &secret).map_err(|error| failed(error.to_string()))?)
+        } else {
+            StoredValue::Text(value.to_owned())
+        };
+        let output =
+            StoredOutput { step: self.step.clone(), machine: self.machine.clone(), name: name.to_owned(), value };
+        let key = run_key(self.run.task, self.run.step, self.run.place).text(&name.to_lowercase());
+        OUTPUTS.put(batch, key, &output).map_err(|error| failed(error.to_string()))?;
+        Ok(Outcome::Done)
+    }
+
+    async fn release(&self, mut entry: Entry, token: u64) -> Result<Answer, String> {
+        let number = self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
+        let Some(number) = number else {
+            return self.finish(entry, Err(Failure::denied("this run does not hold that lock"))).await;
+        };
+        entry.state = EntryState::Answered(Ok(Outcome::Done));
+        let mut batch = Batch::new();
+        self.put(&mut batch, &entry)?;
+        let event = Event::LockReleased { request: LockRequest { run: self.run, number } };
+        self.services.driver.submit(event, None, batch).await.map_err(|error| error.to_string())?;
+        Ok(Ok(Outcome::Done))
+    }
+
+    async fn deploy(&self, mut entry: Entry, effect: &Effect) -> Result<Answer, String> {
+        let Effect::Deploy { project, environment, version } = effect else {
+            return Err(format!("{} is no local effect", effect.name()));
+        };
+        let wanted = tasks::deployment_request(project, environment, version.as_deref());
+        let prepared = match wanted {
+            Ok(request) => tasks::prepare_deployment(&self.services, request).await,
+            Err(error) => Err(error),
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let failure = Failure::new(error.code, error.message).fix(error.fix.unwrap_or_default());
+                return self.finish(entry, Err(failure)).await;
+            }
+        };
+        let task = prepared.id();
+        entry.state = EntryState::Answered(Ok(Outcome::Number(task.0)));
+        let mut batch = Batch::new();
+        self.put(&mut batch, &entry)?;
+        prepared.queue(&self.services, batch).await.map_err(|error| error.to_string())?;
+        Ok(Ok(Outcome::Number(task.0)))
+    }
+
+    async fn finish(&self, mut entry: Entry, answer: Answer) -> Result<Answer, String> {
+        entry.state = EntryState::Answered(answer.clone());
+        let mut batch = Batch::new();
+        batch.relaxed();
+        self.put(&mut batch, &entry)?;
+        self.commit(batch).await?;
+        Ok(answer)
+    }
+}
+
+#[async_trait]
+impl JournalStore for StoredJournal {
+    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
+        if let EntryState::Answered(Ok(Outcome::Lock(grant))) = &entry.state {
+            self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(grant.token, entry.index);
+        }
+        let mut batch = Batch::new();
+        if !durable {
+            batch.relaxed();
+        }
+        match self.put(&mut batch, entry) {
+            Ok(()) => {}
+            Err(error) => return Err(error),
+        }
+        self.commit(batch).await
+    }
+
+    async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
+        match effect {
+            Effect::Output { name, value, sensitive } => {
+                // Ordered before the end of the run, which is durable.
+                let mut batch = Batch::new();
+                batch.relaxed();
+                let answer = self.output(&mut batch, name, value, *sensitive);
+                let entry = Entry { state: EntryState::Answered(answer.clone()), ..entry };
+                self.put(&mut batch, &entry)?;
+                self.commit(batch).await?;
+                Ok(answer)
+            }
+            Effect::Release { token } => self.release(entry, *token).await,
+            Effect::Deploy { .. } => self.deploy(entry, effect).await,
+            other => Err(format!("{} is no local effect", other.name())),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What every part of the engine works with.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+};
+
+use windlass_machines::Machines;
+use windlass_model::TaskId;
+use windlass_packages::repository::Repository;
+use windlass_store::Blobs;
+use windlass_wasm::PluginHost;
+
+use crate::{
+    driver::{DriverHandle, Shared},
+    feed::Feed,
+    logs::Logs,
+    plugins::Registry,
+    runs::TaskContext,
+    vault::Vault,
+};
+
+/// The engine's parts.
+pub struct Services {
+    /// Store, clock, board, events.
+    pub shared: Arc<Shared>,
+    /// The scheduler.
+    pub driver: DriverHandle,
+    /// Logs.
+    pub logs: Arc<Logs>,
+    /// Secrets at rest.
+    pub vault: Vault,
+    /// Connections to machines.
+    pub machines: Machines,
+    /// The package feed.
+    pub packages: Repository,
+    /// Its records.
+    pub feed: Arc<Feed>,
+    /// Installed plugins.
+    pub plugins: Registry,
+    /// Runs WASM.
+    pub wasm: PluginHost,
+    /// Runs Rhai.
+    pub scripts: windlass_script::ScriptHost,
+    /// Which machines were seen to hold which payloads, by endpoint and digest.
+    pub held: Mutex<HashSet<(String, String)>>,
+    /// Large values by digest.
+    pub blobs: Blobs,
+    /// HTTP for guests.
+    pub http: reqwest::Client,
+    /// What runs of live tasks share.
+    pub contexts: Mutex<HashMap<TaskId, Arc<tokio::sync::OnceCell<Arc<TaskContext>>>>>,
+    /// Keeps task numbers in the order of their commits.
+    pub numbers: Arc<tokio::sync::Mutex<()>>,
+}
