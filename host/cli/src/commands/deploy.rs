@@ -1,0 +1,102 @@
+//! `windlass deploy`: queue a deployment, and watch it unless told not to.
+
+use std::time::Duration;
+
+use clap::Args;
+use windlass_model::{EnvironmentName, MachineName, ProjectName, task::TaskSummary, views::DeployRequest};
+
+use super::Context;
+use crate::{
+    cli::Format,
+    errors::Failure,
+    exit::Exit,
+    follow::{Watch, follow, parse_span},
+    text::visible,
+};
+
+/// Deploy a release to an environment, and watch it
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  windlass deploy shop -e test\n  windlass deploy shop -e production --version 1.4.0 --timeout 30m\n\n\
+                  Ctrl-C stops watching; the deployment goes on. Exit codes: 0 succeeded, 3 failed, 6 time-out,\n7 cancelled, 130 detached."
+)]
+pub struct Deploy {
+    /// The project
+    project: ProjectName,
+    /// Where to deploy to
+    #[arg(short, long)]
+    environment: EnvironmentName,
+    /// Version of the release; the latest when none is given
+    #[arg(long)]
+    version: Option<String>,
+    /// Only this machine; may be repeated
+    #[arg(long = "machine", value_name = "MACHINE")]
+    machines: Vec<MachineName>,
+    /// How to watch
+    #[command(flatten)]
+    watching: Watching,
+}
+
+/// Whether and how long to watch a task.
+#[derive(Debug, Args)]
+pub struct Watching {
+    /// Do not wait for the end
+    #[arg(long)]
+    detach: bool,
+    /// Stop waiting after so long, such as 90s, 15m or 2h
+    #[arg(long, value_parser = parse_span, value_name = "TIME", conflicts_with = "detach")]
+    timeout: Option<Duration>,
+    /// Cancel the task when the time is over
+    #[arg(long, requires = "timeout")]
+    cancel_on_timeout: bool,
+}
+
+impl Watching {
+    /// Watches a task that was just queued, or says how to.
+    ///
+    /// # Errors
+    /// As [`follow`]'s.
+    pub async fn run(
+        &self,
+        context: &Context<'_>,
+        client: &windlass_client::Client,
+        task: &TaskSummary,
+    ) -> Result<Exit, Failure> {
+        let id = task.id;
+        if self.detach {
+            context.ui.one(
+                task,
+                |task| task.id.to_string(),
+                |task| {
+                    format!(
+                        "task {id} · {} · {}\nfollow it: windlass task follow {id}",
+                        visible(&task.title),
+                        task.state
+                    )
+                },
+            )?;
+            return Ok(Exit::Done);
+        }
+        if context.ui.format == Format::Id {
+            context.ui.data(&id.to_string())?;
+        }
+        let watch = Watch { timeout: self.timeout, cancel_on_timeout: self.cancel_on_timeout };
+        follow(context.ui, client, id, watch).await
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the server refuses or cannot be reached.
+pub async fn run(context: &Context<'_>, command: Deploy) -> Result<Exit, Failure> {
+    let client = context.client()?;
+    let request = DeployRequest {
+        project: command.project,
+        environment: command.environment,
+        version: command.version,
+        machines: command.machines,
+    };
+    let task = client.deploy(&request).await?;
+    command.watching.run(context, &client, &task).await
+}

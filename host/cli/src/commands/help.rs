@@ -1,0 +1,61 @@
+//! `windlass help`: topics that belong to no single command.
+
+use clap::{Args, CommandFactory, ValueEnum};
+
+use super::Context;
+use crate::{cli::Cli, errors::Failure, exit::Exit};
+
+/// Print help on a topic
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  windlass help exit-codes\n  windlass help environment")]
+pub struct Help {
+    /// The topic; none prints the overview
+    #[arg(value_enum)]
+    topic: Option<Topic>,
+}
+
+/// What there is help on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Topic {
+    /// What the process answers.
+    ExitCodes,
+    /// Environment variables.
+    Environment,
+    /// The configuration file of a server.
+    Config,
+}
+
+const ENVIRONMENT: &str = "\
+WINDLASS_URL         address of the server (--server)
+WINDLASS_TOKEN       the token itself; else see --token-file
+WINDLASS_CONFIG      configuration file (--config)
+WINDLASS_DATA        folder of the server's data (serve --data)
+WINDLASS_LISTEN      address the server listens on (serve --listen)
+WINDLASS_LOG_FORMAT  pretty or json (serve --log-format)
+WINDLASS_LOG         what the server logs, such as info or windlass_engine=debug
+WINDLASS_PLUGINS     folder of plugins to install at start (serve --plugins)
+NO_COLOR, CLICOLOR, CLICOLOR_FORCE   colours, as everywhere
+CI                   when set, nothing is ever asked";
+
+const CONFIG: &str = "\
+# windlass.toml, found in the current folder or in /etc/windlass.
+# A flag wins over a WINDLASS_* variable, which wins over this file.
+data = \"/var/lib/windlass\"        # folder for everything the server keeps
+listen = \"127.0.0.1:7227\"         # put a reverse proxy with TLS in front to serve others
+log_format = \"json\"               # pretty or json
+plugins = \"/usr/lib/windlass\"     # plugins in this folder are installed at start";
+
+/// Runs it.
+///
+/// # Errors
+/// When it cannot be printed.
+pub fn run(context: &Context<'_>, command: &Help) -> Result<Exit, Failure> {
+    let text = match command.topic {
+        Some(Topic::ExitCodes) => Exit::table().trim_end().to_owned(),
+        Some(Topic::Environment) => ENVIRONMENT.to_owned(),
+        Some(Topic::Config) => CONFIG.to_owned(),
+        None => Cli::command().render_long_help().to_string(),
+    };
+    context.ui.data(&text)?;
+    Ok(Exit::Done)
+}
