@@ -1,0 +1,7 @@
+//! End-to-end tests against real servers, and their harness.
+
+pub mod guests;
+pub mod server;
+pub mod shop;
+pub mod site;
+pub mod sshd;
