@@ -34,7 +34,7 @@ pub async fn run(root: &Path, options: &Demo) -> Outcome {
         ended = stage.play(root, options.exit) => ended,
         () = stop.asked() => {
             say::heading("stopping");
-            Ok(())
+            if options.exit { Err("the demo was stopped before everything was checked".to_owned()) } else { Ok(()) }
         }
     };
     if ended.is_err()
