@@ -181,7 +181,7 @@ async fn the_index_is_built_anew_whatever_happens_to_it() {
     ];
     for (which, break_it) in breaks.into_iter().enumerate() {
         let dir = filled(50).await;
-        break_it(&dir.path().join("index"));
+        break_it(&files(&dir.path().join("index"))[0]);
         assert_eq!(reopened(&dir).await.1, 50, "break {which}");
     }
 }
@@ -225,7 +225,10 @@ async fn exports_shorten_the_journal_and_carry_the_index() {
 async fn a_folder_has_one_user() {
     let dir = filled(1).await;
     let first = EmbeddedStore::open(dir.path(), &options()).unwrap();
-    assert_eq!(refusal(&dir), "open the store in DIR: another process is using it; find and stop it: fuser DIR/lock");
+    assert_eq!(
+        refusal(&dir),
+        "open the store in DIR: it is in use already; find by whom, and stop that: fuser DIR/lock"
+    );
     drop(first);
     EmbeddedStore::open(dir.path(), &options()).unwrap();
 }
