@@ -77,3 +77,25 @@ async fn what_a_command_prints_while_the_server_is_away_is_not_lost() -> Anythin
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_is_in_the_log_once_over_a_restart() -> Anything<()> {
+    let (mut site, watching) = killed().await?;
+    site.server.restart()?;
+    let_go(&site)?;
+    let ended = watching.end()?;
+    assert_eq!(ended.code, 0);
+    let expected: Vec<_> =
+        ["before", "after"].iter().flat_map(|word| (1..=5).map(move |n| format!("{word} {n}"))).collect();
+    for machine in ["web0", "web1"] {
+        let log = site.log(TaskId(1), &format!("count/{machine}")).await?;
+        let printed: Vec<_> =
+            log.iter().filter(|line| line.starts_with("before") || line.starts_with("after")).collect();
+        assert!(printed.iter().copied().eq(&expected), "on {machine}: {log:#?}");
+        for line in &expected {
+            let shown = ended.out.matches(&format!("count/{machine} | {line}\n")).count();
+            assert_eq!(shown, 1, "who watched saw {line} of {machine} {shown} times:\n{}", ended.out);
+        }
+    }
+    Ok(())
+}

@@ -5,12 +5,12 @@ use std::{
     sync::Arc,
 };
 
+use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use windlass_effects::CancelToken;
 use windlass_model::{
     MachineName, RunState, TaskId,
-    manifest::InputKind,
     task::{LogLevel, PACKAGES_NODE, TaskChange},
 };
 use windlass_packages::{
@@ -29,6 +29,9 @@ use crate::{
     services::Services,
 };
 
+/// Machines that are connected to at once.
+const REACHED_AT_ONCE: usize = 20;
+
 /// What a machine's steps need.
 type Needs = BTreeMap<MachineName, BTreeSet<(String, String)>>;
 
@@ -40,21 +43,32 @@ pub async fn acquire(
     cancel: CancelToken,
 ) {
     let task = context.task;
-    let log = services.logs.open(task, PACKAGES_NODE, &windlass_effects::Masker::default()).await;
+    let log = services.logs.open(task, PACKAGES_NODE, "", &windlass_effects::Masker::default()).await;
     let Ok(log) = log else { return };
     let needs = needs(&services, &context).await;
-    let mut plan = Vec::new();
-    for name in &machines {
-        let wanted = match &needs {
-            Ok(needs) => needs.get(name).cloned().unwrap_or_default(),
-            Err(error) => {
+    let needs = match needs {
+        Ok(needs) => needs,
+        Err(error) => {
+            for name in &machines {
                 report(&services, task, name, Err(error.message.clone()), &log).await;
-                continue;
             }
-        };
-        match delivery(&services, name, &wanted, &cancel).await {
+            return;
+        }
+    };
+    let reached = machines.clone().into_iter().map(|name| {
+        let (services, cancel) = (Arc::clone(&services), cancel.clone());
+        let wanted = needs.get(&name).cloned().unwrap_or_default();
+        async move {
+            let delivery = delivery(&services, &name, &wanted, &cancel).await;
+            (name, delivery)
+        }
+    });
+    let mut reached = stream::iter(reached).buffered(REACHED_AT_ONCE);
+    let mut plan = Vec::new();
+    while let Some((name, delivery)) = reached.next().await {
+        match delivery {
             Ok(delivery) => plan.push(delivery),
-            Err(error) => report(&services, task, name, Err(error), &log).await,
+            Err(error) => report(&services, task, &name, Err(error), &log).await,
         }
     }
     let (sender, receiver) = mpsc::channel(256);
@@ -90,29 +104,33 @@ async fn needs(services: &Services, context: &TaskContext) -> Result<Needs, Engi
         return Ok(needs);
     };
     let detail = crate::tasks::detail(services, context.task).await?;
+    let known = context.known(services).await?;
+    let mut machines = BTreeMap::new();
     for (step, view) in release.process.steps.iter().zip(&detail.steps) {
         let Some(guest) = release.guests.get(&step.uses) else {
             continue;
         };
         let plugin = services.plugins.load(services, &guest.sha256).await?;
-        let manifest = plugin.manifest();
-        for input in manifest.inputs.iter().filter(|input| input.kind == InputKind::Package) {
-            let Some(text) = step.with.get(&input.name).and_then(|value| value.as_str()) else {
-                continue;
-            };
-            for machine in view.runs.iter().filter_map(|run| run.machine.as_ref()) {
-                let full = runs::machine(services, machine).await?;
-                let variables = context.for_run(services, Some((step, 0)), Some(&full)).await?.context;
+        let texts: Vec<_> =
+            plugin.manifest().package_inputs().filter_map(|input| step.with.get(input)?.as_str()).collect();
+        if texts.is_empty() {
+            continue;
+        }
+        for name in view.runs.iter().filter_map(|run| run.machine.as_ref()) {
+            if !machines.contains_key(name) {
+                machines.insert(name.clone(), runs::machine(services, name).await?);
+            }
+            let variables = context.seen_by(&known, Some((step, 0)), machines.get(name)).context;
+            for text in &texts {
                 let id = variables
                     .expand(text, windlass_model::template::Mode::Strict)
                     .map_err(|error| EngineError::invalid("template", format!("step {}: {error}", step.name)))?
                     .text;
-                let pinned = release.packages.iter().find(|(known, _)| known.as_str().eq_ignore_ascii_case(&id));
-                let (id, pinned) = pinned.ok_or_else(|| {
+                let (id, pinned) = release.package(&id).ok_or_else(|| {
                     EngineError::not_found("package", &id).fix(format!("windlass release create {}", release.project))
                 })?;
                 let label = format!("{id} {}", pinned.version);
-                needs.entry(machine.clone()).or_default().insert((label, pinned.sha256.clone()));
+                needs.entry(name.clone()).or_default().insert((label, pinned.sha256.clone()));
             }
         }
     }

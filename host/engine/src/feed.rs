@@ -11,7 +11,7 @@ use windlass_packages::{
 };
 use windlass_store::{Batch, Key, Store, StoreError};
 
-use crate::records::{PACKAGES, RELEASES, all};
+use crate::records::{PACKAGES, PAYLOADS, RELEASES, all};
 
 /// Package records in the store.
 pub struct Feed(Arc<dyn Store>);
@@ -30,10 +30,27 @@ impl Feed {
     pub async fn records(&self) -> Result<Vec<PackageRecord>, StoreError> {
         all(&*self.0, &PACKAGES, PACKAGES.all()).await
     }
+
+    /// The package with this plain payload; where several have it, the first by name.
+    ///
+    /// # Errors
+    /// When the store stopped.
+    pub async fn by_payload(&self, sha256: &Sha256) -> Result<Option<PackageRecord>, StoreError> {
+        let scan = PAYLOADS.starting_with(Key::of_text(&sha256.to_string())).limit(1);
+        let found = PAYLOADS.scan(&*self.0, scan).await?.records.pop();
+        let Some((id, version)) = found.map(|found| found.value) else {
+            return Ok(None);
+        };
+        Ok(PACKAGES.get(&*self.0, Key::of_text(&id).text(&version)).await?.map(|stored| stored.value))
+    }
 }
 
 fn key(id: &PackageId, version: &Version) -> Key {
     Key::of_text(&id.key()).text(&version.key())
+}
+
+fn payload_key(record: &PackageRecord) -> Key {
+    Key::of_text(&record.payload.plain.sha256.to_string()).text(&record.name.id.key()).text(&record.name.version.key())
 }
 
 fn index(error: StoreError) -> IndexError {
@@ -48,10 +65,15 @@ impl Index for Feed {
         let mut batch = Batch::new();
         match (&before, mode) {
             (Some(_), Insert::IfAbsent) => return Ok(before.map(|stored| stored.value)),
-            (Some(stored), Insert::Replace) => PACKAGES.require_version(&mut batch, key.clone(), stored.version),
+            (Some(stored), Insert::Replace) => {
+                PACKAGES.require_version(&mut batch, key.clone(), stored.version);
+                PAYLOADS.delete(&mut batch, payload_key(&stored.value));
+            }
             (None, _) => PACKAGES.require_absent(&mut batch, key.clone()),
         }
         PACKAGES.put(&mut batch, key.clone(), &record).map_err(index)?;
+        let names = (record.name.id.key(), record.name.version.key());
+        PAYLOADS.put(&mut batch, payload_key(&record), &names).map_err(index)?;
         match self.0.commit(batch).await {
             Ok(_) => Ok(before.map(|stored| stored.value)),
             // Somebody else was first: theirs is what is there.
@@ -88,6 +110,7 @@ impl Index for Feed {
         let mut batch = Batch::new();
         PACKAGES.require_version(&mut batch, key(id, version), stored.version);
         PACKAGES.delete(&mut batch, key(id, version));
+        PAYLOADS.delete(&mut batch, payload_key(&stored.value));
         self.0.commit(batch).await.map_err(index)?;
         Ok(Some(stored.value))
     }

@@ -33,8 +33,7 @@ fn is_loopback(host: &str) -> bool {
 
 /// The package whose plain payload has this digest, which is how a release pins it.
 async fn pinned(services: &Services, digest: &Sha256) -> Result<PackageRecord, EngineError> {
-    let records = services.feed.records().await?;
-    records.into_iter().find(|record| record.payload.plain.sha256 == *digest).ok_or_else(|| {
+    services.feed.by_payload(digest).await?.ok_or_else(|| {
         EngineError::not_found("package with the digest", digest)
             .fix("push the package again, then create a new release")
     })

@@ -14,7 +14,7 @@ use windlass_packages::repository::PackageRecord;
 use windlass_scheduler::{Event, Snapshot};
 use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
 
-use crate::vault::Sealed;
+use crate::{logs::LogCursor, vault::Sealed};
 
 pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
 pub const MACHINES: Table<Machine> = Table::new("machines", 1);
@@ -28,6 +28,8 @@ pub const RELEASES: Parts<Release> = Parts::new("releases");
 pub const RELEASE_VARIABLES: Table<StoredVariable> = Table::new("release-variables", 1);
 /// By id and canonical version.
 pub const PACKAGES: Table<PackageRecord> = Table::new("packages", 1);
+/// Id and version of the packages with a payload: by SHA-256 of the plain payload, id and version.
+pub const PAYLOADS: Table<(String, String)> = Table::new("payloads", 1);
 /// By id and version.
 pub const PLUGINS: Parts<PluginRecord> = Parts::new("plugins");
 /// Texts of scripts by SHA-256.
@@ -42,7 +44,7 @@ pub const RUNS: Table<RunView> = Table::new("runs", 1);
 /// By task, step, place and name.
 pub const OUTPUTS: Table<StoredOutput> = Table::new("outputs", 1);
 /// By run and index.
-pub const JOURNAL: Table<Entry> = Table::new("journal", 1);
+pub const JOURNAL: Parts<Entry> = Parts::new("journal");
 /// By task, node and number of the first line.
 pub const LOGS: Table<Vec<LogLine>> = Table::new("logs", 1);
 /// By task and node.
@@ -83,12 +85,12 @@ pub struct StoredOutput {
 }
 
 /// Where the log of a node ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogEnd {
     /// Lines stored.
     pub lines: u64,
-    /// Lines that came from the guest itself: a replay does not write them again.
-    pub guest_lines: u64,
+    /// How much of its run they hold.
+    pub cursor: LogCursor,
 }
 
 /// An event the scheduler has taken in.
@@ -197,12 +199,7 @@ impl<T: Serialize + DeserializeOwned> Parts<T> {
                 break;
             }
         }
-        let decoded = serde_json::from_str(&json).map_err(|error| StoreError::Undecodable {
-            table: self.table.name().clone(),
-            key: String::from_utf8_lossy(key.as_bytes()).into_owned(),
-            cause: error.to_string(),
-        })?;
-        Ok(Some(decoded))
+        Ok(Some(self.decode(key.as_bytes(), &json)?))
     }
 
     /// Reads all values whose key begins with `prefix`, with their keys, in key order.
@@ -210,30 +207,47 @@ impl<T: Serialize + DeserializeOwned> Parts<T> {
     /// # Errors
     /// When the store stopped or a value does not decode.
     pub async fn all(&self, store: &dyn Store, prefix: Key) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
-        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let mut all = Vec::new();
+        // The value whose parts are being read: its key, and its text so far.
+        let mut open: Option<(Vec<u8>, String)> = None;
         let mut scan = self.table.starting_with(prefix);
         loop {
             let page = self.table.scan(store, scan.clone()).await?;
-            for record in &page.records {
+            let last = page.records.last().map(|record| record.key.clone());
+            for record in page.records {
                 let Some((key, index)) = record.key.split_last_chunk::<8>() else {
                     continue;
                 };
                 if *index == [0; 8] {
-                    keys.push(key.to_vec());
+                    open = Some((key.to_vec(), String::new()));
+                }
+                // A part behind the end mark belongs to an older, longer value.
+                let Some((_, json)) = open.as_mut().filter(|(of, _)| of == key) else {
+                    continue;
+                };
+                let mut chars = record.value.chars();
+                let mark = chars.next();
+                json.push_str(chars.as_str());
+                if mark == Some('.')
+                    && let Some((key, json)) = open.take()
+                {
+                    let value = self.decode(&key, &json)?;
+                    all.push((key, value));
                 }
             }
-            match page.records.last() {
-                Some(last) if page.more => scan = scan.after(last.key.clone()),
-                _ => break,
+            match last {
+                Some(last) if page.more => scan = scan.after(last),
+                _ => return Ok(all),
             }
         }
-        let mut all = Vec::with_capacity(keys.len());
-        for key in keys {
-            if let Some(value) = self.get(store, Key::from_bytes(key.clone())).await? {
-                all.push((key, value));
-            }
-        }
-        Ok(all)
+    }
+
+    fn decode(&self, key: &[u8], json: &str) -> Result<T, StoreError> {
+        serde_json::from_str(json).map_err(|error| StoreError::Undecodable {
+            table: self.table.name().clone(),
+            key: String::from_utf8_lossy(key).into_owned(),
+            cause: error.to_string(),
+        })
     }
 }
 

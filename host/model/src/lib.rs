@@ -30,6 +30,7 @@ pub use name::{EnvironmentName, InvalidName, MachineName, PackageId, PoolName, P
 pub use process::{On, PluginRef, Process, RunCondition, StartTrigger, Step};
 pub use project::{PinnedGuest, PinnedPackage, Project, Release};
 pub use secret::SecretText;
+pub use suggest::nearest;
 pub use task::{RunId, RunState, TaskId, TaskKind, TaskState};
 pub use variable::{Scope, Variable, VariableValue};
 pub use workspace::{ApplyReport, ProjectFiles, Workspace};

@@ -47,6 +47,14 @@ pub struct Release {
     pub created_ms: u64,
 }
 
+impl Release {
+    /// The pinned package with this id, in whatever case it is written.
+    #[must_use]
+    pub fn package(&self, id: &str) -> Option<(&PackageId, &PinnedPackage)> {
+        self.packages.get_key_value(&PackageId::new(id).ok()?)
+    }
+}
+
 /// A package version as a release pins it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PinnedPackage {

@@ -1,7 +1,8 @@
 //! "Did you mean": the nearest of the names there are.
 
 /// The name nearest to what was written, if any is near enough to be meant.
-pub(crate) fn nearest<S: AsRef<str>>(written: &str, names: impl IntoIterator<Item = S>) -> Option<String> {
+#[must_use]
+pub fn nearest<S: AsRef<str>>(written: &str, names: impl IntoIterator<Item = S>) -> Option<String> {
     // A long text costs its length times that of every name, and is no slip of the finger.
     if written.chars().count() > 128 {
         return None;

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use rhai::Dynamic;
 use serde_json::Value;
-use windlass_model::manifest::{Input, InputKind};
+use windlass_model::{
+    manifest::{Input, InputKind},
+    nearest,
+};
 
-use crate::{diagnostic::Diagnostic, manifest::ScriptManifest, nearest::nearest, value};
+use crate::{diagnostic::Diagnostic, manifest::ScriptManifest, value};
 
 /// The arguments as the script sees them. Every declared one is there: `()` when it was not given.
 #[derive(Debug, Clone, Default)]

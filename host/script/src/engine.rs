@@ -14,8 +14,9 @@ use rhai::{
     },
 };
 
-/// Stack of a thread that compiles or runs a script. Only what is touched costs memory.
-pub(crate) const STACK: usize = 8 << 20;
+/// Stack of a thread that compiles or runs a script. Only what is touched costs memory. It is large because a chain
+/// of closures, as long as the memory of a script allows, is dropped link within link.
+pub(crate) const STACK: usize = 512 << 20;
 
 /// Longest text, in bytes, and all texts in one value together.
 pub(crate) const MAX_STRING: usize = 64 * 1024;
@@ -54,6 +55,8 @@ pub(crate) fn bare() -> Engine {
         .set_max_variables(MAX_VARIABLES)
         .set_max_functions(MAX_FUNCTIONS)
         .set_max_modules(0)
+        // Each call copies all that was curried before, so a chain of them costs its square; closures do not.
+        .disable_symbol("curry")
         .disable_symbol("eval")
         .disable_symbol("import")
         .disable_symbol("export");

@@ -1,12 +1,12 @@
 //! Turns what Rhai says of a fault into what a person can act on.
 
 use rhai::{Dynamic, EvalAltResult, Map, ParseError, ParseErrorType, Position};
+use windlass_model::nearest;
 
 use crate::{
     diagnostic::Diagnostic,
     engine::{MAX_ARRAY, MAX_CALLS, MAX_FUNCTIONS, MAX_MAP, MAX_STRING, MAX_VARIABLES},
     functions::FUNCTIONS,
-    nearest::nearest,
     script::CONSTANTS,
     state::Limit,
 };
@@ -16,8 +16,22 @@ const MAX_INSIDE: usize = 8;
 
 /// A script that does not compile.
 pub(crate) fn parse(script: &str, source: &str, error: &ParseError) -> Box<Diagnostic> {
-    let (code, message, fix) = parse_words(error.err_type());
+    let (code, message, fix) = match error.err_type() {
+        // Rhai does not say that the word is switched off, only that none was expected.
+        ParseErrorType::PropertyExpected if stands_at(source, error.position(), "curry") => (
+            "denied",
+            "functions cannot be given arguments in advance: curry is off".to_owned(),
+            "write a closure: |x| f(1, x)".to_owned(),
+        ),
+        kind => parse_words(kind),
+    };
     Diagnostic::new(script, code, message, fix).at(source, error.position())
+}
+
+fn stands_at(source: &str, place: Position, word: &str) -> bool {
+    let line = place.line().and_then(|line| source.lines().nth(line.saturating_sub(1))).unwrap_or_default();
+    let before = place.position().unwrap_or(1).saturating_sub(1);
+    line.chars().skip(before).take(word.chars().count()).eq(word.chars())
 }
 
 fn parse_words(kind: &ParseErrorType) -> (&'static str, String, String) {
@@ -77,6 +91,10 @@ pub(crate) fn limit(
         Limit::Operations(most) => (
             format!("the script took more than {most} operations"),
             "look for a loop without end; to wait, use sleep, await_task or await_quiet".to_owned(),
+        ),
+        Limit::Memory(most) => (
+            format!("the values of the script take more than {} MiB", most >> 20),
+            "keep less at once: let a finished value go with x = (), or ask for less".to_owned(),
         ),
         Limit::Compute(most) => (
             format!("the script computed for more than {} s", most.as_secs_f64()),

@@ -12,7 +12,7 @@ mod explain;
 mod functions;
 mod host;
 mod manifest;
-mod nearest;
+mod memory;
 mod options;
 mod script;
 mod span;

@@ -10,9 +10,10 @@ use serde::{
 use windlass_model::{
     Capability,
     manifest::{Input, InputKind},
+    nearest,
 };
 
-use crate::{diagnostic::Diagnostic, nearest::nearest};
+use crate::diagnostic::Diagnostic;
 
 /// What marks a line of the head.
 const MARK: &str = "//!";

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 use windlass_effects::Failure;
+use windlass_model::nearest;
 
-use crate::{functions::failure, nearest::nearest, span, state::Fallible};
+use crate::{functions::failure, span, state::Fallible};
 
 pub(crate) struct Options<'a, 'c> {
     ctx: &'a NativeCallContext<'c>,

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use windlass_effects::{CancelToken, Effect, Failure, Line, MAX_ENTRIES, Outcome, Stop, Waist, needed_capability};
 use windlass_model::{Capability, task::LogLevel};
 
-use crate::functions::failure;
+use crate::{functions::failure, memory};
 
 /// How often the clock is read, in operations.
 const CLOCK_EVERY: u64 = 512;
@@ -30,6 +30,8 @@ pub struct Limits {
     pub threads: usize,
     /// Operations a run may take, in closures too.
     pub operations: u64,
+    /// Bytes the values of a run may take together.
+    pub memory: usize,
     /// Time a run may compute. Waiting in a host function does not count.
     pub compute: Duration,
     /// Host functions a run may call.
@@ -47,6 +49,7 @@ impl Default for Limits {
         Self {
             threads: 32,
             operations: 2_000_000,
+            memory: 16 << 20,
             compute: Duration::from_secs(30),
             calls: MAX_ENTRIES,
             lines: 10_000,
@@ -69,6 +72,7 @@ pub(crate) enum End {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Limit {
     Operations(u64),
+    Memory(usize),
     Compute(Duration),
     Time(Duration),
     Calls(u64),
@@ -88,6 +92,8 @@ pub(crate) struct RunState {
     time_limit: Option<Duration>,
     end: OnceLock<End>,
     started: Instant,
+    /// What the script's thread held when the script began.
+    baseline: OnceLock<isize>,
     waited_us: AtomicU64,
     operations: AtomicU64,
     calls: AtomicU64,
@@ -111,6 +117,7 @@ impl RunState {
             time_limit,
             end: OnceLock::new(),
             started: Instant::now(),
+            baseline: OnceLock::new(),
             waited_us: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             calls: AtomicU64::new(0),
@@ -131,6 +138,8 @@ impl RunState {
         let operations = self.operations.fetch_add(1, Relaxed);
         if operations >= self.limits.operations {
             self.pass(Limit::Operations(self.limits.operations), Position::NONE);
+        } else if self.memory() > self.limits.memory {
+            self.pass(Limit::Memory(self.limits.memory), Position::NONE);
         } else if operations.is_multiple_of(CLOCK_EVERY) {
             self.read_clock();
         }
@@ -138,6 +147,12 @@ impl RunState {
             self.keep(End::Cancelled);
         }
         self.end.get().is_some()
+    }
+
+    /// Bytes the script has taken since its first operation. Only its own thread calls this.
+    fn memory(&self) -> usize {
+        let held = memory::held();
+        usize::try_from(held.wrapping_sub(*self.baseline.get_or_init(|| held))).unwrap_or(0)
     }
 
     fn read_clock(&self) {
@@ -187,7 +202,7 @@ impl RunState {
             return Err(failure(ctx, undeclared(ctx.fn_name(), needed)));
         }
         let began = Instant::now();
-        let answer = self.runtime.block_on(self.bounded_call(effect));
+        let answer = memory::uncounted(|| self.runtime.block_on(self.bounded_call(effect)));
         let waited = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.waited_us.fetch_add(waited, Relaxed);
         match answer {

@@ -15,10 +15,10 @@ use windlass_machines::{CommandSpec, Interpreter, Machine, OutputSink, Stream, T
 use windlass_model::task::LogLevel;
 
 use super::performer::{RunPerformer, failure};
-use crate::logs::Printer;
+use crate::logs::{self, Printer};
 
 /// Bytes of each stream that an answer may carry.
-const MAX_CAPTURE: usize = 12 << 10;
+const MAX_CAPTURE: usize = 1 << 20;
 /// Bytes of each stream that are kept for a guest that reads a process.
 const MAX_UNREAD: usize = 4 << 20;
 /// Time a command has between the request to end and its end by force.
@@ -54,7 +54,7 @@ impl Commands {
         cancel: &CancelToken,
     ) -> Answer {
         let (ticket, spec) = (ticket(run, index)?, spec(run, command)?);
-        let mut sink = Sink::new(run, command);
+        let mut sink = Sink::new(run, index, command);
         let result = {
             let stop = stopper(cancel);
             machine.run(&ticket, &spec, &mut sink, &stop.token).await
@@ -65,7 +65,11 @@ impl Commands {
         }
         let exit = result.map_err(failure)?;
         if exit.output_cut {
-            run.log.say(LogLevel::Warning, "the output was longer than what is kept; its middle is missing");
+            run.log.note(index, LogLevel::Warning, "the output was longer than what is kept; its middle is missing");
+        }
+        // Once the outcome is recorded nothing prints again, so its lines are written before.
+        if sink.has_printed() {
+            run.log.flush().await;
         }
         Ok(Outcome::Exit(sink.exit(exit.code, exit.output_cut)))
     }
@@ -154,7 +158,7 @@ impl Commands {
         processes.insert(number, Arc::clone(&process));
         let mut sink = ProcessSink {
             process: Arc::clone(&process),
-            printers: (!quiet).then(|| printers(run)),
+            printers: (!quiet).then(|| printers(run, number)),
             taken: Taken::default(),
         };
         let machine = Arc::clone(machine);
@@ -174,8 +178,8 @@ fn ticket(run: &RunPerformer, index: u64) -> Result<Ticket, Failure> {
     Ticket::new(format!("{}.{index}", run.id)).map_err(failure)
 }
 
-fn printers(run: &RunPerformer) -> [Printer; 2] {
-    [run.log.printer(LogLevel::Info), run.log.printer(LogLevel::Stderr)]
+fn printers(run: &RunPerformer, index: u64) -> [Printer; 2] {
+    [run.log.printer(index, logs::Stream::Out), run.log.printer(index, logs::Stream::Err)]
 }
 
 /// A command with its secrets put in.
@@ -248,16 +252,25 @@ struct Tail {
 }
 
 impl Sink {
-    fn new(run: &RunPerformer, command: &Command) -> Self {
+    fn new(run: &RunPerformer, index: u64, command: &Command) -> Self {
         let keep = (command.capture as usize).min(MAX_CAPTURE);
         let tail = || Tail { bytes: Vec::new(), keep, cut: false };
-        Self { printers: (!command.quiet).then(|| printers(run)), tails: [tail(), tail()], taken: Taken::default() }
+        Self {
+            printers: (!command.quiet).then(|| printers(run, index)),
+            tails: [tail(), tail()],
+            taken: Taken::default(),
+        }
     }
 
     async fn finish(&mut self) {
         for printer in self.printers.iter_mut().flatten() {
             printer.finish().await;
         }
+    }
+
+    fn has_printed(&self) -> bool {
+        let Taken(taken) = &self.taken;
+        self.printers.is_some() && taken.iter().any(|&bytes| bytes > 0)
     }
 
     fn exit(self, code: i32, cut: bool) -> Exit {

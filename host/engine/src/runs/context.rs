@@ -83,6 +83,12 @@ pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, Engi
     Ok(TaskContext { task, subject, variables: Arc::new(VariableSet::new(variables)), secrets })
 }
 
+/// What the steps of a task have put out so far.
+pub struct Known {
+    outputs: Arc<Outputs>,
+    secrets: Vec<SecretText>,
+}
+
 /// The variables of one run.
 pub struct RunVariables {
     /// What its texts may name.
@@ -104,8 +110,13 @@ impl TaskContext {
         step: Option<(&Step, usize)>,
         machine: Option<&Machine>,
     ) -> Result<RunVariables, EngineError> {
-        let (outputs, mut secrets) = self.outputs(services).await?;
-        secrets.extend(self.secrets.iter().cloned());
+        Ok(self.seen_by(&self.known(services).await?, step, machine))
+    }
+
+    /// The same, from outputs that were read before.
+    #[must_use]
+    pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
+        let secrets: Vec<_> = known.secrets.iter().chain(&self.secrets).cloned().collect();
         let mut system = System::new().task(self.task);
         let mut place = Place::default();
         if let Subject::Deployment { release, environment } = &self.subject {
@@ -125,12 +136,16 @@ impl TaskContext {
             place.machine = Some(machine.name.clone());
             place.roles.clone_from(&machine.roles);
         }
-        let context =
-            Context::new(Arc::clone(&self.variables), place).system(system.clone()).outputs(Arc::new(outputs));
-        Ok(RunVariables { context, masker: Masker::new(&secrets), system })
+        let outputs = Arc::clone(&known.outputs);
+        let context = Context::new(Arc::clone(&self.variables), place).system(system.clone()).outputs(outputs);
+        RunVariables { context, masker: Masker::new(&secrets), system }
     }
 
-    async fn outputs(&self, services: &Services) -> Result<(Outputs, Vec<SecretText>), EngineError> {
+    /// The outputs of the task so far.
+    ///
+    /// # Errors
+    /// When the store stopped or a secret cannot be opened.
+    pub async fn known(&self, services: &Services) -> Result<Known, EngineError> {
         let mut outputs = Outputs::default();
         let mut secrets = Vec::new();
         for output in all(&*services.shared.store, &OUTPUTS, OUTPUTS.starting_with(self.task.0)).await? {
@@ -147,7 +162,7 @@ impl TaskContext {
                 }
             }
         }
-        Ok((outputs, secrets))
+        Ok(Known { outputs: Arc::new(outputs), secrets })
     }
 }
 

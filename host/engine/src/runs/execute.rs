@@ -10,7 +10,7 @@ use windlass_effects::{
     CancelToken, Failure, Grants, Layers, PackageHandle, PackageInfo, SecretHandle, SessionHandle, Waist,
 };
 use windlass_model::{
-    Machine, MachineName, Manifest, RunId, SecretText, Step, TaskId,
+    Machine, MachineName, Manifest, RunId, SecretText, Step,
     manifest::InputKind,
     task::{LogLevel, run_node},
     template::Mode,
@@ -70,7 +70,10 @@ pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execu
         }
         Err(failure) => {
             let node = begin_node(context, &execution);
-            if let Ok(log) = services.logs.open(execution.run.task, &node, &windlass_effects::Masker::default()).await {
+            let id = run_id(&execution, step_of(context, execution.run).is_some());
+            if let Ok(log) =
+                services.logs.open(execution.run.task, &node, id.as_str(), &windlass_effects::Masker::default()).await
+            {
                 let outcome = judge(Err(failure), &log, &cancel);
                 services.logs.flush().await;
                 return Ended { outcome, settled: None };
@@ -87,12 +90,12 @@ fn judge(result: Result<(), Failure>, log: &NodeLog, cancel: &CancelToken) -> Ru
         Err(failure) => failure,
     };
     if failure.code == "cancelled" && cancel.is_cancelled() {
-        log.say(LogLevel::Warning, "cancelled");
+        log.conclude(LogLevel::Warning, "cancelled");
         return RunOutcome::Cancelled;
     }
-    log.say(LogLevel::Error, &failure.message);
+    log.conclude(LogLevel::Error, &failure.message);
     if let Some(fix) = failure.attribute("fix").filter(|fix| !fix.is_empty()) {
-        log.say(LogLevel::Error, &format!("fix: {fix}"));
+        log.conclude(LogLevel::Error, &format!("fix: {fix}"));
     }
     // One line for lists; the log has the rest.
     let error = failure.message.lines().next().unwrap_or_default().chars().take(500).collect();
@@ -147,9 +150,9 @@ async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution: &Ex
     let place = step.as_ref().map(|step| (step, run.step as usize));
     let RunVariables { mut context, masker, system } =
         task.for_run(services, place, machine.as_ref()).await.map_err(engine)?;
-    let id = run_id(run.task, run, step.is_some(), execution);
+    let id = run_id(execution, step.is_some());
     let node = begin_node(task, execution);
-    let log = services.logs.open(run.task, &node, &masker).await.map_err(|error| engine(error.into()))?;
+    let log = services.logs.open(run.task, &node, id.as_str(), &masker).await.map_err(|error| engine(error.into()))?;
     let entries = recorded(services, &id).await.map_err(|error| engine(error.into()))?;
 
     let plugin = match (&task.subject, &step) {
@@ -201,11 +204,12 @@ async fn reach(
     reached
 }
 
-fn run_id(task: TaskId, run: RunKey, is_step: bool, execution: &Execution) -> RunId {
+fn run_id(execution: &Execution, is_step: bool) -> RunId {
+    let run = execution.run;
     if is_step {
-        RunId::new(task, run.step as usize, execution.machine.as_ref(), execution.attempt)
+        RunId::new(run.task, run.step as usize, execution.machine.as_ref(), execution.attempt)
     } else {
-        RunId::script(task)
+        RunId::script(run.task)
     }
 }
 
@@ -249,8 +253,7 @@ fn lend_packages(
             continue;
         };
         let id = context.expand(text, Mode::Strict).map_err(|error| invalid(input, &error.to_string()))?.text;
-        let pinned = release.packages.iter().find(|(known, _)| known.as_str().eq_ignore_ascii_case(&id));
-        let Some((id, pinned)) = pinned else {
+        let Some((id, pinned)) = release.package(&id) else {
             let message = format!("the release {} does not hold the package {id}", release.version);
             return Err(Failure::new("not-found", message).fix(format!("windlass release create {}", release.project)));
         };

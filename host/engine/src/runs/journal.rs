@@ -13,7 +13,7 @@ use windlass_store::{Batch, Key};
 
 use super::context::output_place;
 use crate::{
-    records::{JOURNAL, OUTPUTS, StoredOutput, StoredValue, all, run_key},
+    records::{JOURNAL, OUTPUTS, StoredOutput, StoredValue, run_key},
     services::Services,
     tasks,
 };
@@ -34,7 +34,8 @@ pub struct StoredJournal {
 /// # Errors
 /// When the store stopped or an entry does not decode.
 pub async fn recorded(services: &Services, id: &RunId) -> Result<Vec<Entry>, windlass_store::StoreError> {
-    all(&*services.shared.store, &JOURNAL, JOURNAL.starting_with(Key::of_text(id.as_str()))).await
+    let entries = JOURNAL.all(&*services.shared.store, Key::of_text(id.as_str())).await?;
+    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
 }
 
 impl StoredJournal {
@@ -63,7 +64,7 @@ impl StoredJournal {
     }
 
     fn put(&self, batch: &mut Batch, entry: &Entry) -> Result<(), String> {
-        JOURNAL.put(batch, self.key(entry.index), entry).map_err(|error| error.to_string())
+        JOURNAL.put(batch, self.key(entry.index), entry).map(|_| ()).map_err(|error| error.to_string())
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), String> {

@@ -15,7 +15,7 @@ use super::{commands::Commands, http, substitute, waits};
 use crate::{error::EngineError, logs::NodeLog, packages, services::Services};
 
 /// Longest answer kept in the journal, in bytes: what is larger belongs into a file or a package.
-const MAX_ANSWER: u32 = 20 << 10;
+const MAX_ANSWER: u32 = 1 << 20;
 
 /// The hands of one run.
 pub struct RunPerformer {

@@ -54,7 +54,7 @@ pub(super) async fn run(
         let full = format!("{root}/{path}");
         let bytes = until(cancel, machine.get(&full, MAX_FILE)).await?;
         let Ok(text) = std::str::from_utf8(&bytes) else {
-            run.log.say(LogLevel::Warning, &format!("{path} is no UTF-8 text: left as it is"));
+            run.log.note(index, LogLevel::Warning, &format!("{path} is no UTF-8 text: left as it is"));
             continue;
         };
         let expanded = run.context.expand(text, Mode::Leave).map_err(|error| {

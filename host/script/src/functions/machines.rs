@@ -7,11 +7,11 @@ use std::{
 
 use rhai::{Array, Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 use windlass_effects::{Command, Effect, EnvValue, Exit, Failure, Outcome, Program, SessionHandle, Stdin};
+use windlass_model::nearest;
 
 use super::{answer, basic::Secret, failure, host_fn, text_of};
 use crate::{
     engine::MAX_STRING,
-    nearest::nearest,
     options::{Options, invalid, ms},
     state::{Fallible, RunState},
 };

@@ -5,13 +5,12 @@ use std::{fmt, sync::Arc};
 use rhai::{Dynamic, Engine, Map, NativeCallContext};
 use windlass_effects::{Effect, Failure, Outcome};
 use windlass_model::{
-    TaskId, TaskKind, TaskState,
+    TaskId, TaskKind, TaskState, nearest,
     task::{TaskQuery, TaskSummary},
 };
 
 use super::{DEFAULT_WAIT, answer, failure, host_fn, natural, number};
 use crate::{
-    nearest::nearest,
     options::{Options, invalid, ms, to_span},
     state::{Fallible, RunState},
 };
