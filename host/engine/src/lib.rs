@@ -19,6 +19,7 @@ mod packages;
 mod plugins;
 mod records;
 mod releases;
+mod room;
 mod runs;
 mod services;
 mod tasks;

@@ -71,11 +71,19 @@ pub struct Room {
     pub total: u64,
     /// Bytes that have to be free before everything may be done again; 0 where space plays no part.
     pub needed: u64,
+    /// Bytes that new work must leave free.
+    pub keep: u64,
     /// The disk was full once and the store lives on what it had kept back. Lasts until it is opened again.
     pub reserve_gone: bool,
 }
 
 impl Room {
+    /// Whether something new of that many bytes may be taken in.
+    #[must_use]
+    pub fn takes(&self, bytes: u64) -> bool {
+        self.level < Level::Refusing && (self.total == 0 || self.free.saturating_sub(bytes) >= self.keep)
+    }
+
     /// One thing to do about it.
     #[must_use]
     pub const fn fix(&self) -> &'static str {
@@ -146,7 +154,7 @@ impl Marks {
             _ if free < self.low => (Level::Low, self.low),
             _ => (Level::Good, self.low),
         };
-        Room { level, free, total, needed, reserve_gone: false }
+        Room { level, free, total, needed, keep: self.refusing, reserve_gone: false }
     }
 }
 
@@ -203,6 +211,13 @@ mod tests {
                  runs; anything new needs 5.0 GiB",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_large_is_refused_before_it_fills_the_disk() {
+        let room = Marks::new(100 * GIB, 64 * MIB).judge(Space { free: 20 * GIB, total: 100 * GIB });
+        assert!(room.takes(0) && room.takes(15 * GIB) && !room.takes(16 * GIB), "{room:?}");
+        assert!(Room::default().takes(u64::MAX), "where space plays no part");
     }
 
     #[test]

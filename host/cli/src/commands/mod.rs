@@ -18,7 +18,7 @@ pub mod task;
 pub mod validate;
 mod workspace;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use windlass_client::Client;
 
@@ -83,6 +83,9 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
     }
 }
 
+/// How long work on other threads may hold up the end of the process.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
 /// A client waits for one thing at a time and needs one thread; a server takes all cores.
 fn wait_for(all_cores: bool, command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let mut builder = if all_cores {
@@ -94,5 +97,13 @@ fn wait_for(all_cores: bool, command: impl Future<Output = Result<Exit, Failure>
         .enable_all()
         .build()
         .map_err(|error| Failure::new("system", "failed to start").cause(error.to_string()))?;
-    runtime.block_on(command)
+    let result = runtime.block_on(command);
+    if matches!(&result, Err(failure) if failure.exit == Exit::StoreStopped) {
+        // Its threads may hang on the disk that failed: the process ends without them.
+        std::mem::forget(runtime);
+    } else {
+        // What still runs on a blocking thread has lost whoever asked for it.
+        runtime.shutdown_timeout(END_WITHIN);
+    }
+    result
 }

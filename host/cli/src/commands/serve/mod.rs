@@ -7,7 +7,7 @@ mod notify;
 mod plugins;
 mod token;
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tokio::{
@@ -26,6 +26,8 @@ use crate::{
     exit::Exit,
 };
 
+/// How long closing may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 /// What is logged when nobody says otherwise.
 const DEFAULT_LOG: &str = "info,sled=warn,wasmtime=warn,cranelift=warn";
 
@@ -72,7 +74,15 @@ pub async fn run(context: &Context<'_>, command: Serve) -> Result<Exit, Failure>
     let engine = open(&settings).await?;
     let exit = serve(&settings, &engine, listener, address, stop).await;
     notify::send("STOPPING=1");
-    engine.close().await;
+    if matches!(&exit, Err(failure) if failure.exit == Exit::StoreStopped) {
+        // There is nothing left to close, and waiting for threads that wait for a broken disk helps nobody. What they
+        // hold goes with the process, which is about to end.
+        std::mem::forget(engine);
+        return exit;
+    }
+    if tokio::time::timeout(CLOSE_WITHIN, engine.close()).await.is_err() {
+        tracing::warn!("closing takes too long and is left; nothing acknowledged is lost");
+    }
     exit
 }
 
