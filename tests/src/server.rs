@@ -56,7 +56,7 @@ impl Server {
 
     fn with(plugins: Option<PathBuf>) -> Anything<Self> {
         let folder = tempfile::Builder::new().prefix("windlass-server-").tempdir()?;
-        let (process, url) = serve(folder.path(), plugins.as_deref(), "127.0.0.1:0")?;
+        let (process, url) = serve(folder.path(), plugins.as_deref(), "127.0.0.1:0", &[])?;
         let token = fs::read_to_string(folder.path().join("data/token"))?.trim().to_owned();
         Ok(Self { process, folder, plugins, url, token })
     }
@@ -128,9 +128,17 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn restart(&mut self) -> Anything<()> {
+        self.restart_with(&[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn restart_with(&mut self, arguments: &[&str]) -> Anything<()> {
         self.kill9()?;
         let listen = self.url.trim_start_matches("http://").to_owned();
-        (self.process, self.url) = serve(self.folder.path(), self.plugins.as_deref(), &listen)?;
+        (self.process, self.url) = serve(self.folder.path(), self.plugins.as_deref(), &listen, arguments)?;
         Ok(())
     }
 
@@ -154,9 +162,10 @@ impl Server {
 }
 
 /// Starts a server and waits until it is ready; also tells where it serves.
-fn serve(folder: &Path, plugins: Option<&Path>, listen: &str) -> Anything<(Process, String)> {
+fn serve(folder: &Path, plugins: Option<&Path>, listen: &str, arguments: &[&str]) -> Anything<(Process, String)> {
     let mut command = windlass()?;
     command.args(["serve", "--log-format", "json", "--listen", listen]).arg("--data").arg(folder.join("data"));
+    command.args(arguments);
     if let Some(plugins) = plugins {
         command.arg("--plugins").arg(plugins);
     }
@@ -307,7 +316,11 @@ impl Process {
         self.wait()
     }
 
-    fn wait(&mut self) -> Anything<Ended> {
+    /// The same, keeping the handle.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait(&mut self) -> Anything<Ended> {
         let begin = Instant::now();
         while begin.elapsed() < COMMAND {
             if let Some(status) = self.child.try_wait()? {

@@ -9,6 +9,7 @@
 //! (one server, on the local disk) and [`FaultyStore`] (a test double that fails on purpose). Nothing in the trait
 //! assumes a single server: versions and sequence numbers may have gaps, and a watcher may be told to read again.
 
+mod backup;
 mod batch;
 mod blobs;
 mod embedded;
@@ -26,9 +27,10 @@ mod table;
 mod transfer;
 mod watch;
 
+pub use backup::{BackupError, BackupHead, BackupRead, BackupWriter, add_folder, read_backup};
 pub use batch::{Batch, Durability, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_VALUE_BYTES, Op, Requirement};
 pub use blobs::{BlobError, Blobs, Digest};
-pub use embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
+pub use embedded::{Checked, EmbeddedOptions, EmbeddedStore, Finding, OpenError, check};
 pub use error::{StoreError, Unmet};
 pub use faulty::{Fault, FaultPlan, FaultyStore};
 pub use journal::{Disk, JournalError, RealDisk, SegmentFile};

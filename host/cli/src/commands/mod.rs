@@ -1,6 +1,7 @@
 //! The commands, one noun a file. Each reads its arguments, asks the server, prints.
 
 pub mod apply;
+pub mod backup;
 pub mod completions;
 pub mod deploy;
 pub mod environment;
@@ -11,9 +12,11 @@ pub mod package;
 pub mod plugin;
 pub mod project;
 pub mod release;
+pub mod restore;
 pub mod schema;
 pub mod script;
 pub mod serve;
+pub mod store;
 pub mod task;
 pub mod validate;
 mod workspace;
@@ -76,6 +79,9 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Machine(command) => wait_for(false, machine::run(&context, command)),
         Command::Plugin(command) => wait_for(false, plugin::run(&context, command)),
         Command::Script(command) => wait_for(false, script::run(&context, command)),
+        Command::Backup(command) => wait_for(false, backup::run(&context, command)),
+        Command::Restore(command) => wait_for(false, restore::run(&context, command)),
+        Command::Store(command) => wait_for(false, store::run(&context, command)),
         Command::Schema(command) => wait_for(false, schema::run(&context, command)),
         Command::Explain(command) => explain::run(&context, &command),
         Command::Completions(command) => completions::run(&context, &command),

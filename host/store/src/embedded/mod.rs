@@ -5,6 +5,7 @@
 //! `recovery` opens, `folder` guards the files, `index` guards sled, `watchdog` sees to it that nobody waits without
 //! end. Any error stops the store for good: the server exits and opens it again, which is the only repair there is.
 
+mod check;
 mod committer;
 mod exporter;
 mod folder;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
+pub use self::check::{Checked, Finding, check};
 use self::committer::{Commit, Committer, Pace, Request};
 use self::exporter::{Exporter, Job};
 use self::folder::Folder;
