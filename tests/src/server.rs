@@ -55,10 +55,52 @@ impl Server {
     }
 
     fn with(plugins: Option<PathBuf>) -> Anything<Self> {
-        let folder = tempfile::Builder::new().prefix("windlass-server-").tempdir()?;
+        let folder = folder()?;
         let (process, url) = serve(folder.path(), plugins.as_deref(), "127.0.0.1:0", &[])?;
         let token = fs::read_to_string(folder.path().join("data/token"))?.trim().to_owned();
         Ok(Self { process, folder, plugins, url, token })
+    }
+
+    /// One without plugins whose data folder is a disk of its own with so many MiB. Nobody but the server sees that
+    /// disk, and it goes with it; [`Server::small_disk`] leads there. `None` where nothing may be mounted.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn on_small_disk(mib: u32) -> Anything<Option<Self>> {
+        let folder = folder()?;
+        let data = folder.path().join("data");
+        fs::create_dir(&data)?;
+        let script = format!("mount -t tmpfs -o size={mib}m tmpfs '{}' && exec \"$0\" \"$@\"", data.display());
+        let unshare = ["--map-root-user", "--mount", "sh", "-c"];
+        // Asked first, so that a server that does not start is told from a system that does not let it.
+        let asked = Command::new("unshare").args(unshare).args([&script, "true"]).output();
+        if !asked.is_ok_and(|asked| asked.status.success()) {
+            return Ok(None);
+        }
+        let mut command = Command::new("unshare");
+        command.args(unshare).arg(script);
+        let inner = windlass()?;
+        command.arg(inner.get_program());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let (process, url) = started(command, folder.path(), None, "127.0.0.1:0", &[])?;
+        let mut server = Self { process, folder, plugins: None, url, token: String::new() };
+        server.token = fs::read_to_string(server.small_disk().join("token"))?.trim().to_owned();
+        Ok(Some(server))
+    }
+
+    /// The data folder of [`Server::on_small_disk`] as seen from here.
+    #[must_use]
+    pub fn small_disk(&self) -> PathBuf {
+        let inside = self.data();
+        Path::new("/proc").join(self.process.child.id().to_string()).join("root").join(
+            // Made relative: joining an absolute path would drop what is in front of it.
+            inside.strip_prefix("/").unwrap_or(&inside),
+        )
     }
 
     /// Lets it write no file beyond that size from now on: what it writes further fails, as on a full disk.
@@ -161,9 +203,24 @@ impl Server {
     }
 }
 
+/// A fresh folder for a server and its commands.
+fn folder() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("windlass-server-").tempdir()
+}
+
 /// Starts a server and waits until it is ready; also tells where it serves.
 fn serve(folder: &Path, plugins: Option<&Path>, listen: &str, arguments: &[&str]) -> Anything<(Process, String)> {
-    let mut command = windlass()?;
+    started(windlass()?, folder, plugins, listen, arguments)
+}
+
+/// The same with the binary's command made already.
+fn started(
+    mut command: Command,
+    folder: &Path,
+    plugins: Option<&Path>,
+    listen: &str,
+    arguments: &[&str],
+) -> Anything<(Process, String)> {
     command.args(["serve", "--log-format", "json", "--listen", listen]).arg("--data").arg(folder.join("data"));
     command.args(arguments);
     if let Some(plugins) = plugins {

@@ -1,6 +1,11 @@
 //! The backup's file: what was put in comes out, and whatever happens to the file on the way is seen.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at its first surprise"
+)]
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,11 @@
 //! What a look at a folder finds: nothing in a sound one, and every fault by its name in a damaged one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at its first surprise"
+)]
 
 use std::path::{Path, PathBuf};
 
