@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Conflict,
     /// It is too large.
     TooLarge,
+    /// There is not enough space on the server's disk.
+    NoSpace,
     /// It cannot be done now, perhaps later.
     Unavailable,
     /// The server failed.

@@ -2,7 +2,12 @@
 //!
 //! One test in a file of its own, because if it ever fails sled is of no use in its process afterwards.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at its first surprise"
+)]
 
 use std::path::{Path, PathBuf};
 

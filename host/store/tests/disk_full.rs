@@ -6,7 +6,12 @@
 //! writing goes on. The same is done with a limit on the size of files, which needs no rights at all, so that
 //! something is proved even where no file system may be mounted. `WINDLASS_LONG=1` runs 50 rounds instead of 6.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at its first surprise"
+)]
 
 #[path = "../../../tests/powercut/workload.rs"]
 #[allow(dead_code)] // The other crash tests use the rest.

@@ -3,7 +3,12 @@
 //! One test in a file of its own, because afterwards sled is of no use in its process. What makes sled hang is its
 //! own process-wide lock, held here by a transaction on a database that has nothing to do with the store.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at its first surprise"
+)]
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};

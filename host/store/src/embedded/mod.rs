@@ -5,6 +5,7 @@
 //! `recovery` opens, `folder` guards the files, `index` guards sled, `watchdog` sees to it that nobody waits without
 //! end. Any error stops the store for good: the server exits and opens it again, which is the only repair there is.
 
+mod check;
 mod committer;
 mod exporter;
 mod folder;
@@ -22,16 +23,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
+pub use self::check::{Checked, Finding, check};
 use self::committer::{Commit, Committer, Pace, Request};
 use self::exporter::{Exporter, Job};
 use self::folder::Folder;
 use self::index::{Index, IndexError};
 pub use self::options::{EmbeddedOptions, OpenError};
-use self::watchdog::{Pulse, Watchdog};
+use self::watchdog::{Gauge, Pulse, Watchdog};
 use crate::batch::Batch;
 use crate::error::StoreError;
 use crate::record::{Record, Seq, TableName};
 use crate::scan::{Page, Scan};
+use crate::space::{Level, Room};
 use crate::stop::StopSwitch;
 use crate::store::{Health, Store};
 use crate::transfer::{Exported, TransferError};
@@ -66,6 +69,7 @@ pub struct EmbeddedStore {
     /// Closed once the last of the threads has ended. Behind a lock only to be `Sync`.
     ended: Mutex<mpsc::Receiver<()>>,
     pulse: Arc<Pulse>,
+    gauge: Arc<Gauge>,
     hung: StopSwitch,
     folder: Arc<Folder>,
 }
@@ -109,8 +113,14 @@ impl EmbeddedStore {
             exporter: jobs.clone(),
             pace: Pace::default(),
         };
-        let dog =
-            Watchdog { pulse: Arc::clone(&pulse), every: options.look_every, stop: stop.clone(), hung: hung.clone() };
+        let gauge = Arc::new(Gauge::new(&options.disk, folder.root(), options.segment_bytes));
+        let dog = Watchdog {
+            pulse: Arc::clone(&pulse),
+            gauge: Arc::clone(&gauge),
+            every: options.look_every,
+            stop: stop.clone(),
+            hung: hung.clone(),
+        };
         let (watchdog, dismissed) = mpsc::channel();
         let (alive, ended) = mpsc::channel();
         spawn("store-commit", &alive, move || committer.run())?;
@@ -131,6 +141,7 @@ impl EmbeddedStore {
             watchdog: Some(watchdog),
             ended: Mutex::new(ended),
             pulse,
+            gauge,
             hung,
             folder,
         })
@@ -230,6 +241,15 @@ impl Store for EmbeddedStore {
             None if self.low_space.load(Ordering::Relaxed) => Health::LowSpace,
             None => Health::Good,
         }
+    }
+
+    fn room(&self) -> Room {
+        let mut room = self.gauge.room();
+        if self.low_space.load(Ordering::Relaxed) {
+            // Whatever the disk says now, there is nothing left to fall back on.
+            (room.level, room.reserve_gone) = (Level::Critical, true);
+        }
+        room
     }
 
     async fn stopped(&self) -> Arc<str> {

@@ -77,7 +77,7 @@ fn open_index(
     Ok((index, name))
 }
 
-fn set_trust(folder: &Folder, boot: &str, closed: bool, index: &IndexName) -> Result<(), OpenError> {
+pub(super) fn set_trust(folder: &Folder, boot: &str, closed: bool, index: &IndexName) -> Result<(), OpenError> {
     let io = |source| OpenError::Io { what: "write the trust mark of", path: folder.indexes(), source };
     folder.set_trust(boot, closed, index).map_err(io)
 }
@@ -111,7 +111,7 @@ fn build_index(folder: &Folder, options: &EmbeddedOptions, history: &History) ->
     Ok((index, name))
 }
 
-fn replay(index: &Index, history: &History, after: Seq) -> Result<(), OpenError> {
+pub(super) fn replay(index: &Index, history: &History, after: Seq) -> Result<(), OpenError> {
     for (path, next_first) in &history.segments {
         if next_first.is_some_and(|next| next.0 <= after.0 + 1) {
             continue;
@@ -138,19 +138,19 @@ fn apply(index: &Index, commits: &[(Seq, Vec<Op>)]) -> Result<(), IndexError> {
 }
 
 /// The export and the journal, checked to be whole.
-struct History {
+pub(super) struct History {
     /// The last verified export.
-    export: Option<PathBuf>,
+    pub(super) export: Option<PathBuf>,
     /// The commit the journal follows on: with `export` (or nothing) the state before the first replayed commit.
-    base: Seq,
+    pub(super) base: Seq,
     /// The segments and, but for the last, where their successor begins.
-    segments: Vec<(PathBuf, Option<Seq>)>,
+    pub(super) segments: Vec<(PathBuf, Option<Seq>)>,
     last: Option<Arc<Segment>>,
     export_seq: Seq,
 }
 
 impl History {
-    fn read(folder: &Folder) -> Result<Self, OpenError> {
+    pub(super) fn read(folder: &Folder) -> Result<Self, OpenError> {
         let dir = folder.exports();
         let exports = list_exports(&dir).map_err(|source| OpenError::Io { what: "list", path: dir, source })?;
         let (export_seq, export) = exports.last().cloned().map_or((Seq(0), None), |(seq, path)| (seq, Some(path)));
@@ -184,14 +184,14 @@ impl History {
     }
 
     /// A segment by its path; the last one is still in memory.
-    fn segment(&self, path: &Path) -> Result<Arc<Segment>, JournalError> {
+    pub(super) fn segment(&self, path: &Path) -> Result<Arc<Segment>, JournalError> {
         match &self.last {
             Some(last) if last.path == *path => Ok(Arc::clone(last)),
             _ => Segment::read(path, false).map(Arc::new),
         }
     }
 
-    fn last_seq(&self) -> Seq {
+    pub(super) fn last_seq(&self) -> Seq {
         let journal = self.last.as_ref().map_or(Seq(0), |s| Seq(s.next_seq().0 - 1));
         journal.max(self.export_seq)
     }
