@@ -6,6 +6,8 @@ mod jsonl;
 pub mod paint;
 mod plain;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::io;

@@ -56,18 +56,20 @@ impl Tree {
     }
 
     fn draw(&self, view: &View, now_ms: u64) {
-        let size = (self.size)();
-        // One row stays free, so that the cursor below the tree does not scroll it.
-        let rows = view.rows(now_ms, size.height.saturating_sub(2));
-        let width = size.width.saturating_sub(1).max(10);
-        let lines: Vec<String> = rows
-            .iter()
-            .map(|row| paint::row(row, self.frame))
-            .map(|line| if self.colour { line } else { paint::bare(&line) })
-            .map(|line| console::truncate_str(&line, width, "…").into_owned())
-            .collect();
+        let lines = lines(view, now_ms, (self.size)(), self.frame, self.colour);
         self.bar.set_message(lines.join("\n"));
     }
+}
+
+/// What is drawn in place: lines that fit the terminal, so that none of them wraps.
+pub fn lines(view: &View, now_ms: u64, size: Size, frame: usize, colour: bool) -> Vec<String> {
+    // One row stays free, so that the cursor below the tree does not scroll it.
+    let rows = view.rows(now_ms, size.height.saturating_sub(2));
+    let width = size.width.saturating_sub(1).max(12);
+    rows.iter()
+        .map(|row| paint::row_within(row, frame, width))
+        .map(|line| if colour { line } else { paint::bare(&line) })
+        .collect()
 }
 
 impl Renderer for Tree {
@@ -79,7 +81,7 @@ impl Renderer for Tree {
                         self.keep(&paint::row(&row, 0));
                     }
                 }
-                What::Step(state) if state.is_final() => {
+                What::Step(state, _) if state.is_final() => {
                     for row in view.finished(&news.node) {
                         self.keep(&paint::row(&row, 0));
                     }
@@ -106,7 +108,7 @@ impl Renderer for Tree {
     fn end(&mut self, view: &View) -> io::Result<()> {
         if view.task().summary.state.is_final() {
             self.keep("");
-            for line in outcomes(view).lines() {
+            for line in outcomes(view, Some((self.size)().width)).lines() {
                 self.keep(line);
             }
         }
