@@ -7,7 +7,10 @@ use std::ops::{Deref, DerefMut};
 
 use serde::Serialize;
 use windlass_client::ClientError;
-use windlass_model::diagnostic::Diagnostic;
+use windlass_model::{
+    diagnostic::Diagnostic,
+    views::{Mistake, Problem},
+};
 
 use crate::{
     exit::Exit,
@@ -130,7 +133,11 @@ impl Failure {
             return diagnostics_text(&self.diagnostics);
         }
         let head = paint::styled(RED, &format!("error[{}]:", self.code));
-        let mut out = format!("{head} {}\n", paint::styled(BOLD, &visible(&self.message)));
+        // A message of several lines shows a source line with its caret below the first.
+        let message = visible_lines(&self.message);
+        let (first, rest) = message.split_once('\n').unwrap_or((&message, ""));
+        let mut out = format!("{head} {}\n", paint::styled(BOLD, first));
+        rest.lines().for_each(|line| out.push_str(&format!("{line}\n")));
         if let Some(place) = &self.place {
             out.push_str(&format!("  {} {}\n", paint::styled(DIM, "┌"), visible(place)));
         }
@@ -220,10 +227,19 @@ impl From<ClientError> for Failure {
             }
             _ => error.fix().map(str::to_owned),
         };
-        if let Some(problem) = error.problem().filter(|problem| !problem.errors.is_empty()) {
-            let mistakes = problem.errors.iter().map(|mistake| format!("{}: {}", mistake.at, mistake.detail));
-            failure.cause = Some(mistakes.collect::<Vec<_>>().join("\n"));
+        if let Some(problem) = error.problem() {
+            failure.cause = mistakes(problem);
         }
         failure
     }
+}
+
+/// Every single mistake that the detail of a problem does not tell itself, one a line.
+fn mistakes(problem: &Problem) -> Option<String> {
+    let told = |mistake: &&Mistake| !problem.detail.contains(&mistake.detail);
+    let lines = problem.errors.iter().filter(told).map(|mistake| match mistake.at.as_str() {
+        "" => mistake.detail.clone(),
+        at => format!("{at}: {}", mistake.detail),
+    });
+    Some(lines.collect::<Vec<_>>().join("\n")).filter(|lines| !lines.is_empty())
 }
