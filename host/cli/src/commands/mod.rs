@@ -15,6 +15,8 @@ pub mod schema;
 pub mod script;
 pub mod serve;
 pub mod task;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 mod workspace;
 

@@ -1,6 +1,6 @@
 //! Every scene on every kind of output, as it is seen.
 
-use indicatif::{InMemoryTerm, ProgressDrawTarget};
+use std::sync::{Arc, Mutex};
 
 use super::{tree::Size, *};
 use crate::scene::{Act, Scene};
@@ -18,7 +18,7 @@ fn play(scene: &Scene, renderer: &mut dyn Renderer, mut look: impl FnMut()) {
                 renderer.event(event, &news, &view).unwrap();
             }
             Act::Look(now) => {
-                renderer.tick(&view, now + 100);
+                renderer.tick(&view, now + 100).unwrap();
                 look();
             }
             Act::Remark(text) => renderer.remark(text).unwrap(),
@@ -27,14 +27,49 @@ fn play(scene: &Scene, renderer: &mut dyn Renderer, mut look: impl FnMut()) {
     renderer.end(&view).unwrap();
 }
 
+/// A terminal that keeps what it would show.
+#[derive(Clone)]
+struct Terminal(Arc<Mutex<vt100::Parser>>);
+
+impl Terminal {
+    fn new(width: usize, height: usize) -> Self {
+        let [rows, columns] = [height, width].map(|size| u16::try_from(size).unwrap());
+        Self(Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0))))
+    }
+
+    /// Its rows, without empty ones at the end.
+    fn shows(&self) -> String {
+        let terminal = self.0.lock().unwrap();
+        let screen = terminal.screen();
+        let rows: Vec<String> = screen.rows(0, screen.size().1).map(|row| row.trim_end().to_owned()).collect();
+        rows.join("\n").trim_end().to_owned()
+    }
+
+    /// The same with what makes the colours.
+    fn shows_coloured(&self) -> String {
+        let terminal = self.0.lock().unwrap();
+        let screen = terminal.screen();
+        let rows = screen.rows_formatted(0, screen.size().1).map(|row| String::from_utf8(row).unwrap());
+        rows.collect::<Vec<_>>().join("\u{1b}[m\n").trim_end_matches("\u{1b}[m\n").to_owned()
+    }
+}
+
+impl io::Write for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().process(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What a tree shows at each look and at the end. The terminal is taller than told, so that nothing scrolls out of it.
 fn screens(scene: &Scene, width: usize, height: usize, colour: bool) -> String {
-    let terminal = InMemoryTerm::new(120, u16::try_from(width).unwrap());
-    let seen = || {
-        if colour { String::from_utf8(terminal.contents_formatted()).unwrap() } else { terminal.contents() }
-    };
-    let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
-    let mut tree = Tree::new(target, colour, move || Size { height, width });
+    let terminal = Terminal::new(width, 120);
+    let seen = || if colour { terminal.shows_coloured() } else { terminal.shows() };
+    let mut tree = Tree::new(terminal.clone(), colour, move || Size { height, width });
     let mut told = String::new();
     play(scene, &mut tree, || told.push_str(&format!("{}\n--------\n", seen())));
     told + seen().as_str()
@@ -126,6 +161,18 @@ fn an_error_is_told_where_it_first_appears_and_once_more_at_the_end() {
 }
 
 #[test]
+fn a_tree_that_was_wrapped_by_a_narrower_window_is_gone_over_whole() {
+    let narrow = Terminal::new(10, 20);
+    let mut live = live::Live::new(narrow.clone());
+    live.show(&["kept".to_owned()], &["short".to_owned()], 10).unwrap();
+    // As a terminal shows it that wrapped three lines of a wider window: 4 rows.
+    live = live::Live::new(narrow.clone());
+    live.show(&[], &["0123456789 12".to_owned(), "x".to_owned(), String::new()], 40).unwrap();
+    live.show(&[], &["new".to_owned()], 10).unwrap();
+    assert_eq!(narrow.shows(), "kept\nshort\nnew");
+}
+
+#[test]
 fn nothing_in_a_tree_is_wider_than_its_terminal() {
     for (name, scene) in Scene::all() {
         // What is drawn in place must not wrap: the rows that are cleared would be the wrong ones.
@@ -133,7 +180,7 @@ fn nothing_in_a_tree_is_wider_than_its_terminal() {
         for event in scene.events() {
             view.apply(&event);
             for width in [20, 36, 80] {
-                for line in tree::lines(&view, event.at_ms, Size { height: 10, width }, 0, true) {
+                for line in tree::lines(&view, event.at_ms, Size { height: 10, width }, 0) {
                     assert!(console::measure_text_width(&line) < width, "{name}: {line:?} in {width}");
                 }
             }
