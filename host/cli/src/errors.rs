@@ -95,7 +95,13 @@ impl Failure {
     /// A file that could not be read or written.
     #[must_use]
     pub fn file(what: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new("file", format!("failed to {what} {}", path.display())).cause(error.to_string())
+        let fix = match error.kind() {
+            std::io::ErrorKind::NotFound => "check the path",
+            std::io::ErrorKind::PermissionDenied => "use an account that may do so, or change the rights of the file",
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "free space on its disk",
+            _ => "check the file and its disk",
+        };
+        Self::new("file", format!("failed to {what} {}", path.display())).cause(error.to_string()).fix(fix)
     }
 
     /// Where it is.
@@ -222,6 +228,7 @@ impl From<ClientError> for Failure {
             ClientError::Unreachable { .. } => {
                 Some("start a server with: windlass serve   or name another one: --server URL".to_owned())
             }
+            ClientError::Misuse { .. } => Some("write the address like http://127.0.0.1:7227".to_owned()),
             ClientError::Foreign { .. } => {
                 Some("check the address: --server URL, such as http://127.0.0.1:7227".to_owned())
             }

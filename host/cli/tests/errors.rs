@@ -139,7 +139,8 @@ fn every_form_of_error_says_what_where_why_and_what_to_do() {
             error = error.replace(url, &format!("http://{name}"));
         }
         let error = error.replace(folder.path().to_str().unwrap(), "FOLDER");
-        told.push_str(&format!("$ windlass {}    # {server}\n{error}exit {code}\n\n", arguments.join(" ")));
+        let server = if server.is_empty() { String::new() } else { format!("    # {server}") };
+        told.push_str(&format!("$ windlass {}{server}\n{error}exit {code}\n\n", arguments.join(" ")));
     }
     insta::assert_snapshot!(told);
 }
