@@ -30,7 +30,7 @@ pub struct Server {
     process: Process,
     /// Holds `data` and the logs.
     folder: TempDir,
-    plugins: PathBuf,
+    plugins: Option<PathBuf>,
     url: String,
     token: String,
 }
@@ -43,10 +43,86 @@ impl Server {
     pub async fn start() -> Anything<Self> {
         let built = guests::plugins().await?;
         let plugins = built.first().and_then(|component| component.parent()).ok_or("there are no plugins")?.to_owned();
-        let folder = tempfile::Builder::new().prefix("windlass-server-").tempdir()?;
-        let (process, url) = serve(folder.path(), &plugins, "127.0.0.1:0")?;
+        Self::with(Some(plugins))
+    }
+
+    /// A server without plugins: quicker, for what deploys nothing.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn bare() -> Anything<Self> {
+        Self::with(None)
+    }
+
+    fn with(plugins: Option<PathBuf>) -> Anything<Self> {
+        let folder = folder()?;
+        let (process, url) = serve(folder.path(), plugins.as_deref(), "127.0.0.1:0", &[])?;
         let token = fs::read_to_string(folder.path().join("data/token"))?.trim().to_owned();
         Ok(Self { process, folder, plugins, url, token })
+    }
+
+    /// One without plugins whose data folder is a disk of its own with so many MiB. Nobody but the server sees that
+    /// disk, and it goes with it; [`Server::small_disk`] leads there. `None` where nothing may be mounted.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn on_small_disk(mib: u32) -> Anything<Option<Self>> {
+        let folder = folder()?;
+        let data = folder.path().join("data");
+        fs::create_dir(&data)?;
+        let script = format!("mount -t tmpfs -o size={mib}m tmpfs '{}' && exec \"$0\" \"$@\"", data.display());
+        let unshare = ["--map-root-user", "--mount", "sh", "-c"];
+        // Asked first, so that a server that does not start is told from a system that does not let it.
+        let asked = Command::new("unshare").args(unshare).args([&script, "true"]).output();
+        if !asked.is_ok_and(|asked| asked.status.success()) {
+            return Ok(None);
+        }
+        let mut command = Command::new("unshare");
+        command.args(unshare).arg(script);
+        let inner = windlass()?;
+        command.arg(inner.get_program());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let (process, url) = started(command, folder.path(), None, "127.0.0.1:0", &[])?;
+        let mut server = Self { process, folder, plugins: None, url, token: String::new() };
+        server.token = fs::read_to_string(server.small_disk().join("token"))?.trim().to_owned();
+        Ok(Some(server))
+    }
+
+    /// The data folder of [`Server::on_small_disk`] as seen from here.
+    #[must_use]
+    pub fn small_disk(&self) -> PathBuf {
+        let inside = self.data();
+        Path::new("/proc").join(self.process.child.id().to_string()).join("root").join(
+            // Made relative: joining an absolute path would drop what is in front of it.
+            inside.strip_prefix("/").unwrap_or(&inside),
+        )
+    }
+
+    /// Lets it write no file beyond that size from now on: what it writes further fails, as on a full disk.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn limit_files(&self, bytes: u64) -> io::Result<()> {
+        let pid = i32::try_from(self.process.child.id()).map_err(io::Error::other)?;
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        // SAFETY: the new limit is a live local that is only read, and no old one is asked for; the child is ours and
+        // not waited for yet, so its number belongs to nobody else.
+        #[allow(unsafe_code)]
+        let answer = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Waits for its end, whatever brings it about.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait(&mut self) -> Anything<Ended> {
+        self.process.wait()
     }
 
     /// Where it serves, such as `http://127.0.0.1:40123`. Stays the same over a restart.
@@ -94,9 +170,17 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn restart(&mut self) -> Anything<()> {
+        self.restart_with(&[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn restart_with(&mut self, arguments: &[&str]) -> Anything<()> {
         self.kill9()?;
         let listen = self.url.trim_start_matches("http://").to_owned();
-        (self.process, self.url) = serve(self.folder.path(), &self.plugins, &listen)?;
+        (self.process, self.url) = serve(self.folder.path(), self.plugins.as_deref(), &listen, arguments)?;
         Ok(())
     }
 
@@ -133,11 +217,29 @@ impl Server {
     }
 }
 
+/// A fresh folder for a server and its commands.
+fn folder() -> io::Result<TempDir> {
+    tempfile::Builder::new().prefix("windlass-server-").tempdir()
+}
+
 /// Starts a server and waits until it is ready; also tells where it serves.
-fn serve(folder: &Path, plugins: &Path, listen: &str) -> Anything<(Process, String)> {
-    let mut command = windlass()?;
+fn serve(folder: &Path, plugins: Option<&Path>, listen: &str, arguments: &[&str]) -> Anything<(Process, String)> {
+    started(windlass()?, folder, plugins, listen, arguments)
+}
+
+/// The same with the binary's command made already.
+fn started(
+    mut command: Command,
+    folder: &Path,
+    plugins: Option<&Path>,
+    listen: &str,
+    arguments: &[&str],
+) -> Anything<(Process, String)> {
     command.args(["serve", "--log-format", "json", "--listen", listen]).arg("--data").arg(folder.join("data"));
-    command.arg("--plugins").arg(plugins);
+    command.args(arguments);
+    if let Some(plugins) = plugins {
+        command.arg("--plugins").arg(plugins);
+    }
     let mut process = Process::spawn(command, folder)?;
     let log = process.until_err(START, |log| ready(log).is_some())?;
     let url = ready(&log).ok_or("the server did not say where it serves")?;
@@ -207,12 +309,14 @@ impl Process {
         let output = tempfile::Builder::new().prefix("process-").tempdir_in(folder)?;
         command.current_dir(output.path()).stdin(Stdio::null());
         command.stdout(File::create(output.path().join("out"))?).stderr(File::create(output.path().join("err"))?);
-        // SAFETY: prctl with PR_SET_PDEATHSIG only sets a flag of the calling process; it is async-signal-safe and
-        // touches no memory of ours, as is required between fork and exec.
+        // SAFETY: prctl with PR_SET_PDEATHSIG only sets a flag of the calling process, signal only how it takes one;
+        // both are async-signal-safe and touch no memory of ours, as is required between fork and exec.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // Writing beyond a limit is then an error, as on a full disk, and no signal.
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
                 Ok(())
             });
         }
@@ -280,6 +384,14 @@ impl Process {
     /// # Errors
     /// When it does not end in time.
     pub fn end(mut self) -> Anything<Ended> {
+        self.wait()
+    }
+
+    /// The same, keeping the handle.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait(&mut self) -> Anything<Ended> {
         let begin = Instant::now();
         while begin.elapsed() < COMMAND {
             if let Some(status) = self.child.try_wait()? {

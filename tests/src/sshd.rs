@@ -43,6 +43,9 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Port to listen on; any free one when 0.
     pub port: u16,
+    /// Shell commands that run before it, as root, in a mount namespace of its own: what they mount over the
+    /// machine's files only this server sees.
+    pub before: Option<String>,
     /// Folder in which its own folder is made; the system's folder for temporary files when none.
     pub inside: Option<PathBuf>,
 }
@@ -81,7 +84,7 @@ impl Sshd {
         for _ in 0..5 {
             let port = if options.port == 0 { free_port()? } else { options.port };
             fs::write(root.join("config"), configuration(root, port, &options))?;
-            let mut child = spawn(&sshd, root)?;
+            let mut child = spawn(&sshd, root, options.before.as_deref())?;
             match wait_until_it_listens(&mut child, port, root) {
                 Ok(()) => {
                     return Ok(Self { child, folder, port, user, host_key, options });
@@ -195,7 +198,7 @@ impl Sshd {
         self.stop();
         let sshd = find_or_install("sshd", "openssh-server", &["/usr/sbin/sshd", "/usr/local/sbin/sshd"])?;
         fs::write(self.folder.path().join("config"), configuration(self.folder.path(), self.port, &self.options))?;
-        self.child = spawn(&sshd, self.folder.path())?;
+        self.child = spawn(&sshd, self.folder.path(), self.options.before.as_deref())?;
         wait_until_it_listens(&mut self.child, self.port, self.folder.path())
     }
 
@@ -271,9 +274,17 @@ fn configuration(root: &Path, port: u16, options: &Options) -> String {
     text
 }
 
-fn spawn(sshd: &Path, root: &Path) -> io::Result<Child> {
+fn spawn(sshd: &Path, root: &Path, before: Option<&str>) -> io::Result<Child> {
     let log = fs::File::create(root.join("log"))?;
-    let mut command = Command::new(sshd);
+    let mut command = match before {
+        None => Command::new(sshd),
+        Some(before) => {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+            command.arg(format!("{before}\nexec \"$@\"")).arg("sh").arg(sshd);
+            command
+        }
+    };
     command.args(["-D", "-e", "-f"]).arg(root.join("config"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     die_with_us(&mut command);

@@ -79,6 +79,7 @@ impl From<EngineError> for Fault {
             ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::Broken => StatusCode::BAD_REQUEST,
             ErrorKind::Stalled => StatusCode::REQUEST_TIMEOUT,
+            ErrorKind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Internal => return Self::internal(&error),
         };

@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use axum::http::Method;
 
 use crate::{
-    handlers::{catalog, packages, server, tasks},
+    handlers::{backup, catalog, packages, server, tasks},
     operation::Operation,
 };
 
@@ -39,6 +39,8 @@ fn table() -> Vec<Operation> {
         Op::new(GET, "/health/ready", "health_ready", "Whether the server takes requests", server::ready).public(),
         Op::new(GET, "/api/v1/", "server_info", "Version of the server, and links", server::info),
         Op::new(GET, "/api/v1/openapi.json", "openapi", "This document", server::document),
+
+        Op::new(POST, "/api/v1/backup", "backup", "Make a backup of everything but the secret key, and download it", backup::backup).bounded_by_itself(),
 
         Op::new(POST, "/api/v1/apply", "apply", "Bring environments, machines and projects to what files say", catalog::apply).within(LONG),
         Op::new(GET, "/api/v1/environments", "list_environments", "All environments", catalog::environments),

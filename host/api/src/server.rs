@@ -27,6 +27,8 @@ const PING: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 128;
 /// How long running requests may take once the server was told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The same once the store stopped: enough for saying so, since nothing else can be answered any more.
+const DRAIN_BROKEN: Duration = Duration::from_secs(1);
 /// Failures to accept, one after the other, before it is given up.
 const MAX_ACCEPT_FAILURES: u32 = 100;
 
@@ -68,7 +70,8 @@ pub async fn serve(
     };
     drop(listener);
     closing.cancel();
-    server.drain().await;
+    let limit = if matches!(result, Err(ServeError::Store(_))) { DRAIN_BROKEN } else { DRAIN };
+    server.drain(limit).await;
     result
 }
 
@@ -138,8 +141,8 @@ impl Server {
     }
 
     /// Lets running requests end, within bounds.
-    async fn drain(mut self) {
-        if tokio::time::timeout(DRAIN, self.graceful.shutdown()).await.is_err() {
+    async fn drain(mut self, limit: Duration) {
+        if tokio::time::timeout(limit, self.graceful.shutdown()).await.is_err() {
             tracing::warn!("some requests did not end in time and are cut off");
         }
         self.connections.shutdown().await;

@@ -121,6 +121,13 @@ pub enum Command {
     Script(commands::script::Script),
     /// Run the server
     Serve(commands::serve::Serve),
+    /// Save everything the server keeps to a file, while it goes on
+    Backup(commands::backup::Backup),
+    /// Make a server's data folder from a backup
+    Restore(commands::restore::Restore),
+    /// Look after the data folder of a stopped server
+    #[command(subcommand)]
+    Store(commands::store::Store),
     /// Print the JSON Schema of the files, for editors
     Schema(commands::schema::Schema),
     /// Explain a code such as E0102

@@ -7,6 +7,7 @@ use std::ops::{Deref, DerefMut};
 
 use serde::Serialize;
 use windlass_client::ClientError;
+use windlass_engine::EngineError;
 use windlass_model::{
     diagnostic::Diagnostic,
     views::{Mistake, Problem},
@@ -207,6 +208,17 @@ impl From<std::io::Error> for Failure {
             Self::said(Exit::Done)
         } else {
             Self::new("output", "failed to write the output").cause(error.to_string())
+        }
+    }
+}
+
+impl From<EngineError> for Failure {
+    /// For what is done without a server.
+    fn from(error: EngineError) -> Self {
+        let failure = Self::new(error.code, error.message);
+        match error.fix {
+            Some(fix) => failure.fix(fix),
+            None => failure,
         }
     }
 }

@@ -22,6 +22,8 @@ pub enum Exit {
     TaskCancelled,
     /// It collides with what is there.
     Conflict,
+    /// A data folder is damaged.
+    Damaged,
     /// The server cannot be reached, or is of another version.
     NoServer,
     /// The server's store stopped; a restart is due.
@@ -32,7 +34,7 @@ pub enum Exit {
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Done,
         Self::Failure,
         Self::Usage,
@@ -41,6 +43,7 @@ impl Exit {
         Self::WaitedEnough,
         Self::TaskCancelled,
         Self::Conflict,
+        Self::Damaged,
         Self::NoServer,
         Self::StoreStopped,
         Self::Interrupted,
@@ -58,6 +61,7 @@ impl Exit {
             Self::WaitedEnough => 6,
             Self::TaskCancelled => 7,
             Self::Conflict => 8,
+            Self::Damaged => 65,
             Self::NoServer => 69,
             Self::StoreStopped => 70,
             Self::Interrupted => 130,
@@ -76,6 +80,7 @@ impl Exit {
             Self::WaitedEnough => "time-out while waiting; the task still runs",
             Self::TaskCancelled => "the task was cancelled",
             Self::Conflict => "conflict with what is there, such as a version that exists",
+            Self::Damaged => "store check only: the data folder is damaged",
             Self::NoServer => "the server cannot be reached, or is too old or too new",
             Self::StoreStopped => "serve only: the store stopped, start the server again",
             Self::Interrupted => "interrupted, detached; the task still runs",

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Broken,
     /// It did not arrive in time.
     Stalled,
+    /// There is not enough space on the server's disk.
+    NoSpace,
     /// It cannot be done now, perhaps later.
     Unavailable,
     /// The server failed.

@@ -5,6 +5,7 @@
 //! and [`events`] show what happens. Everything that leaves the process goes through a crate of its own.
 
 mod actor;
+mod backup;
 mod barrier;
 mod board;
 mod catalog;
@@ -19,6 +20,8 @@ mod packages;
 mod plugins;
 mod records;
 mod releases;
+mod restored;
+mod room;
 mod runs;
 mod services;
 mod tasks;
@@ -28,6 +31,9 @@ mod vault;
 mod open;
 mod operations;
 
+pub mod offline;
+
+pub use backup::BackupStream;
 pub use clock::{Clock, SystemClock};
 pub use error::{EngineError, ErrorKind};
 pub use events::{Followed, Follower};

@@ -15,6 +15,7 @@ use windlass_wasm::PluginHost;
 
 use crate::{
     actor::{Hands, HandsActor},
+    backup,
     board::Board,
     clock::{Clock, SystemClock},
     driver::{Driver, Shared, queue},
@@ -23,6 +24,7 @@ use crate::{
     feed::Feed,
     logs::Logs,
     plugins::Registry,
+    restored,
     services::Services,
     vault::Vault,
 };
@@ -37,6 +39,8 @@ pub struct EngineConfig {
     pub machines: windlass_machines::Config,
     /// Whose time it is.
     pub clock: Arc<dyn Clock>,
+    /// Whether to go on with what was under way in a backup that the data was restored from.
+    pub resume_restored: bool,
 }
 
 impl EngineConfig {
@@ -49,6 +53,7 @@ impl EngineConfig {
             settings: Settings::for_cores(cores),
             machines: windlass_machines::Config::default(),
             clock: Arc::new(SystemClock),
+            resume_restored: false,
         }
     }
 }
@@ -59,6 +64,10 @@ pub struct Engine {
     pub(crate) services: Arc<Services>,
     hands: Arc<Hands>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// The folder for everything it keeps.
+    pub(crate) data: PathBuf,
+    /// One backup at a time.
+    pub(crate) backups: Arc<tokio::sync::Semaphore>,
 }
 
 impl Engine {
@@ -73,6 +82,9 @@ impl Engine {
             .map_err(|error| EngineError::internal(format!("failed to create {}: {error}", data.display())))?;
         let vault = Vault::open(&data.join("secret.key"))?;
         let store = open_store(&data).await?;
+        restored::admit(&*store, &vault, config.resume_restored).await?;
+        // What an interrupted backup left behind; if it cannot go, it only takes space.
+        let _ = tokio::fs::remove_dir_all(backup::scratch_folder(&data)).await;
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),
             clock: Arc::clone(&config.clock),
@@ -120,7 +132,8 @@ impl Engine {
         let actor = Arc::new(HandsActor(Arc::clone(&hands)));
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
-        Ok(Self { services, hands, tasks: Arc::new(Mutex::new(vec![logs, driver])) })
+        let tasks = Arc::new(Mutex::new(vec![logs, driver]));
+        Ok(Self { services, hands, tasks, data, backups: Arc::new(tokio::sync::Semaphore::new(1)) })
     }
 
     /// Resolves when the store has stopped; the server must then end and be started again.

@@ -7,8 +7,8 @@ use windlass_model::{
     Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId,
     task::{LogLine, TaskDetail, TaskQuery, TaskSummary},
     views::{
-        DeployRequest, MachineReport, PackageView, PluginRecord, ProjectDetail, ReleaseRequest, ScriptRequest,
-        TrustReport,
+        DeployRequest, DiskView, MachineReport, PackageView, PluginRecord, ProjectDetail, ReleaseRequest,
+        ScriptRequest, TrustReport,
     },
     workspace::{ApplyReport, Workspace},
 };
@@ -24,7 +24,7 @@ use crate::{
     events::Follower,
     logs, machines,
     open::Engine,
-    packages, plugins, releases, runs, tasks, tokens,
+    packages, plugins, releases, room, runs, tasks, tokens,
 };
 
 /// Lines of a log in one answer, at most.
@@ -43,6 +43,24 @@ pub fn package_view(record: PackageRecord) -> PackageView {
     }
 }
 
+// === the server itself ===
+
+impl Engine {
+    /// How full the disk of the data folder is, and what that means.
+    #[must_use]
+    pub fn disk(&self) -> DiskView {
+        room::view(&self.services.shared.store.room())
+    }
+
+    fn admit_work(&self, what: &str, bytes: u64) -> Result<(), EngineError> {
+        room::for_work(&*self.services.shared.store, what, bytes)
+    }
+
+    fn admit_change(&self, what: &str) -> Result<(), EngineError> {
+        room::for_change(&*self.services.shared.store, what)
+    }
+}
+
 // === catalog ===
 
 impl Engine {
@@ -51,6 +69,9 @@ impl Engine {
     /// # Errors
     /// As the store's.
     pub async fn apply(&self, workspace: Workspace, dry_run: bool) -> Result<ApplyReport, EngineError> {
+        if !dry_run {
+            self.admit_change("apply files")?;
+        }
         catalog::apply(&self.services, workspace, dry_run).await
     }
 
@@ -102,6 +123,7 @@ impl Engine {
     /// # Errors
     /// When it names an environment that does not exist.
     pub async fn put_machine(&self, machine: Machine) -> Result<Machine, EngineError> {
+        self.admit_change("change a machine")?;
         for environment in &machine.environments {
             catalog::environment(&self.services, environment).await?;
         }
@@ -190,6 +212,7 @@ impl Engine {
     /// # Errors
     /// When it is none, or another one of that version is installed.
     pub async fn install_plugin(&self, component: Bytes) -> Result<PluginRecord, EngineError> {
+        self.admit_work("install a plugin", component.len() as u64)?;
         plugins::install(&self.services, component).await
     }
 
@@ -211,6 +234,7 @@ impl Engine {
         upload: impl AsyncRead + Unpin + Send,
         mut options: PushOptions,
     ) -> Result<Pushed, EngineError> {
+        self.admit_work(&format!("take in the package {name}"), options.expected_size.unwrap_or(0))?;
         options.pushed_at = self.services.shared.clock.now_ms();
         self.services.packages.push(name, upload, options).await.map_err(push_error)
     }
@@ -233,6 +257,7 @@ impl Engine {
     /// # Errors
     /// When something it needs is missing, or its version exists.
     pub async fn create_release(&self, project: &ProjectName, request: ReleaseRequest) -> Result<Release, EngineError> {
+        self.admit_work("create a release", 0)?;
         let release = releases::create(&self.services, project, request).await?;
         packages::warm(&self.services, &release);
         Ok(release)
@@ -278,6 +303,7 @@ impl Engine {
     /// # Errors
     /// When something it names does not exist, or there is nothing to do.
     pub async fn deploy(&self, request: DeployRequest) -> Result<TaskSummary, EngineError> {
+        self.admit_work("queue a deployment", 0)?;
         tasks::prepare_deployment(&self.services, request).await?.queue(&self.services, Batch::new()).await
     }
 
@@ -286,6 +312,7 @@ impl Engine {
     /// # Errors
     /// When it does not compile.
     pub async fn run_script(&self, request: ScriptRequest) -> Result<TaskSummary, EngineError> {
+        self.admit_work("queue a script", 0)?;
         tasks::prepare_script(&self.services, request).await?.queue(&self.services, Batch::new()).await
     }
 

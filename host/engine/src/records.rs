@@ -123,6 +123,11 @@ pub struct Parts<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> Parts<T> {
+    /// The table that the parts lie in.
+    pub const fn table(&self) -> &Table<String> {
+        &self.table
+    }
+
     pub const fn new(name: &'static str) -> Self {
         Self { table: Table::new(name, 1), holds: std::marker::PhantomData }
     }

@@ -14,6 +14,7 @@ use chacha20poly1305::{
 };
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use windlass_model::SecretText;
 use zeroize::Zeroizing;
 
@@ -27,7 +28,10 @@ const NONCE: usize = 24;
 pub struct Sealed(String);
 
 /// Seals and opens secrets.
-pub struct Vault(XChaCha20Poly1305);
+pub struct Vault {
+    cipher: XChaCha20Poly1305,
+    fingerprint: String,
+}
 
 impl Vault {
     /// Reads the key of that file, or makes one there.
@@ -60,7 +64,16 @@ impl Vault {
             return Err(EngineError::internal(format!("{} holds no secret key", path.display()))
                 .fix("put the key from your backup back"));
         }
-        Ok(Self(XChaCha20Poly1305::new(Key::from_slice(&bytes))))
+        // Of a random key a digest tells nothing; a part of it is enough to tell keys apart.
+        let digest = Sha256::new().chain_update(b"windlass secret key").chain_update(&*bytes).finalize();
+        let fingerprint = hex::encode(digest.get(..16).unwrap_or_default());
+        Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(&bytes)), fingerprint })
+    }
+
+    /// Tells keys apart without telling anything of them.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
     }
 
     /// Seals a secret. `place` says where it belongs: a sealed text moved elsewhere does not open.
@@ -72,7 +85,7 @@ impl Vault {
         rand::rng().fill_bytes(&mut nonce);
         let payload = Payload { msg: secret.expose().as_bytes(), aad: place.as_bytes() };
         let sealed = self
-            .0
+            .cipher
             .encrypt(XNonce::from_slice(&nonce), payload)
             .map_err(|_| EngineError::internal("failed to seal a secret"))?;
         Ok(Sealed(BASE64_STANDARD.encode([&nonce[..], &sealed].concat())))
@@ -90,7 +103,7 @@ impl Vault {
         let bytes = BASE64_STANDARD.decode(&sealed.0).map_err(|_| failed())?;
         let (nonce, text) = bytes.split_at_checked(NONCE).ok_or_else(failed)?;
         let payload = Payload { msg: text, aad: place.as_bytes() };
-        let open = Zeroizing::new(self.0.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| failed())?);
+        let open = Zeroizing::new(self.cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| failed())?);
         std::str::from_utf8(&open).map(SecretText::new).map_err(|_| failed())
     }
 }

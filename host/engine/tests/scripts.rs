@@ -26,7 +26,7 @@ async fn reopen(data: &Path) -> Engine {
         loop {
             match Engine::open(EngineConfig::new(data)).await {
                 Ok(engine) => return engine,
-                Err(error) => assert!(error.message.contains("another process"), "{error}"),
+                Err(error) => assert!(error.message.contains("it is in use already"), "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

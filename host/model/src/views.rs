@@ -36,6 +36,41 @@ pub struct ServerInfo {
     pub version: String,
     /// Lists that can be read, by operation id.
     pub links: BTreeMap<String, String>,
+    /// The disk of its data folder; left out by servers that do not look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskView>,
+}
+
+/// How full the disk of the server's data folder is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DiskView {
+    /// What may be begun.
+    pub level: DiskLevel,
+    /// Free bytes when last looked.
+    pub free_bytes: u64,
+    /// Bytes of the whole disk.
+    pub total_bytes: u64,
+    /// Free bytes that are needed until everything may be done again.
+    pub needed_bytes: u64,
+    /// The same in words.
+    pub message: String,
+    /// One thing to do about it, unless all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// What may be begun with the space there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskLevel {
+    /// Everything.
+    Good,
+    /// Everything, but somebody should look.
+    Low,
+    /// No tasks, releases, packages and plugins.
+    Refusing,
+    /// Nothing; only what runs goes on.
+    Critical,
 }
 
 /// A project with its process.

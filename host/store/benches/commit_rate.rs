@@ -130,7 +130,7 @@ fn main() {
             let options = EmbeddedOptions { disk, ..Default::default() };
             let opened = EmbeddedStore::open(&dir.path().join(name), &options).unwrap();
             let store: Arc<dyn Store> = Arc::new(opened);
-            for count in [1, 8, 32] {
+            for count in [1, 10, 100] {
                 writers(&store, count, VALUE, false).await;
             }
             writers(&store, 1, VALUE, true).await;

@@ -17,6 +17,7 @@ use crate::batch::Batch;
 use crate::error::StoreError;
 use crate::record::{Record, Seq, TableName};
 use crate::scan::{Page, Scan};
+use crate::space::Room;
 use crate::stop::StopSwitch;
 use crate::store::{Health, Store};
 use crate::transfer::{Exported, TransferError};
@@ -135,6 +136,10 @@ impl Store for FaultyStore {
 
     fn health(&self) -> Health {
         self.stop.reason().map_or_else(|| self.inner.health(), Health::Stopped)
+    }
+
+    fn room(&self) -> Room {
+        self.inner.room()
     }
 
     async fn stopped(&self) -> Arc<str> {

@@ -9,6 +9,7 @@
 //! (one server, on the local disk) and [`FaultyStore`] (a test double that fails on purpose). Nothing in the trait
 //! assumes a single server: versions and sequence numbers may have gaps, and a watcher may be told to read again.
 
+mod backup;
 mod batch;
 mod blobs;
 mod embedded;
@@ -19,15 +20,17 @@ mod key;
 mod memory;
 mod record;
 mod scan;
+mod space;
 mod stop;
 mod store;
 mod table;
 mod transfer;
 mod watch;
 
+pub use backup::{BackupError, BackupHead, BackupRead, BackupWriter, add_folder, read_backup};
 pub use batch::{Batch, Durability, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_VALUE_BYTES, Op, Requirement};
 pub use blobs::{BlobError, Blobs, Digest};
-pub use embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
+pub use embedded::{Checked, EmbeddedOptions, EmbeddedStore, Finding, OpenError, check};
 pub use error::{StoreError, Unmet};
 pub use faulty::{Fault, FaultPlan, FaultyStore};
 pub use journal::{Disk, JournalError, RealDisk, SegmentFile};
@@ -35,6 +38,7 @@ pub use key::{Key, KeyParts, MAX_KEY_BYTES};
 pub use memory::MemoryStore;
 pub use record::{Record, Seq, TableName};
 pub use scan::{Direction, MAX_PAGE_BYTES, MAX_PAGE_RECORDS, Page, Scan};
+pub use space::{Level, Room, Space};
 pub use store::{Health, Store};
 pub use table::{Stored, Table, TypedPage};
 pub use transfer::{Exported, TransferError, import};

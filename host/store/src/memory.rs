@@ -14,6 +14,7 @@ use crate::batch::{Batch, Op};
 use crate::error::{StoreError, Unmet};
 use crate::record::{Record, Seq, TableName};
 use crate::scan::{Direction, Page, PageBuilder, Scan};
+use crate::space::Room;
 use crate::stop::StopSwitch;
 use crate::store::{Health, Store};
 use crate::transfer::{self, ExportRecord, Exported, TransferError};
@@ -167,6 +168,10 @@ impl Store for MemoryStore {
 
     fn health(&self) -> Health {
         self.stop.reason().map_or(Health::Good, Health::Stopped)
+    }
+
+    fn room(&self) -> Room {
+        Room::default()
     }
 
     async fn stopped(&self) -> Arc<str> {

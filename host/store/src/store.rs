@@ -12,6 +12,7 @@ use crate::batch::Batch;
 use crate::error::StoreError;
 use crate::record::{Record, Seq, TableName};
 use crate::scan::{Page, Scan};
+use crate::space::Room;
 use crate::transfer::{Exported, TransferError};
 use crate::watch::Watch;
 
@@ -62,6 +63,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store works, is short of space, or has stopped.
     fn health(&self) -> Health;
+
+    /// How much room is left on the disk, and what may be begun with it. Looked at now and then, not on each call.
+    fn room(&self) -> Room;
 
     /// Resolves when the store has stopped, with the reason. The server then ends with exit code 70.
     async fn stopped(&self) -> Arc<str>;

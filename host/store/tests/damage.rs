@@ -8,12 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use windlass_store::{
-    Batch, Disk, EmbeddedOptions, EmbeddedStore, Fault, FaultPlan, FaultyStore, Health, MemoryStore, OpenError,
-    RealDisk, Scan, SegmentFile, Store, StoreError, TableName,
+    Batch, Disk, EmbeddedOptions, EmbeddedStore, Fault, FaultPlan, FaultyStore, Health, Level, MemoryStore, OpenError,
+    RealDisk, Scan, SegmentFile, Space, Store, StoreError, TableName,
 };
 
 const T: TableName = TableName::new("things");
@@ -181,7 +182,7 @@ async fn the_index_is_built_anew_whatever_happens_to_it() {
     ];
     for (which, break_it) in breaks.into_iter().enumerate() {
         let dir = filled(50).await;
-        break_it(&dir.path().join("index"));
+        break_it(&files(&dir.path().join("index"))[0]);
         assert_eq!(reopened(&dir).await.1, 50, "break {which}");
     }
 }
@@ -225,7 +226,10 @@ async fn exports_shorten_the_journal_and_carry_the_index() {
 async fn a_folder_has_one_user() {
     let dir = filled(1).await;
     let first = EmbeddedStore::open(dir.path(), &options()).unwrap();
-    assert_eq!(refusal(&dir), "open the store in DIR: another process is using it; find and stop it: fuser DIR/lock");
+    assert_eq!(
+        refusal(&dir),
+        "open the store in DIR: it is in use already; find by whom, and stop that: fuser DIR/lock"
+    );
     drop(first);
     EmbeddedStore::open(dir.path(), &options()).unwrap();
 }
@@ -237,6 +241,8 @@ struct Trouble {
     full: Arc<AtomicU32>,
     short_write: Arc<AtomicU32>,
     syncs: Arc<AtomicU32>,
+    /// Free bytes of a disk of 100 GiB; 0 stands for half of it.
+    free: Arc<AtomicU64>,
 }
 
 struct TroubledDisk(Trouble);
@@ -250,6 +256,10 @@ fn due(countdown: &AtomicU32) -> bool {
 impl Disk for TroubledDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         Ok(Box::new(TroubledFile(RealDisk.open(path)?, self.0.clone())))
+    }
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        let total = 100 << 30;
+        Ok(Space { free: Some(self.0.free.load(SeqCst)).filter(|&free| free > 0).unwrap_or(total / 2), total })
     }
 }
 
@@ -306,7 +316,7 @@ async fn relaxed_commits_are_synced_even_while_they_keep_coming() {
     let disk = Arc::new(TroubledDisk(trouble.clone()));
     let store = EmbeddedStore::open(dir.path(), &EmbeddedOptions { disk, ..options() }).unwrap();
     let before = trouble.syncs.load(SeqCst);
-    let (mut commits, start) = (0, std::time::Instant::now());
+    let (mut commits, start) = (0, Instant::now());
     while trouble.syncs.load(SeqCst) < before + 2 {
         assert!(start.elapsed().as_secs() < 20, "{commits} relaxed commits were never synced");
         let mut batch = put(commits % 10);
@@ -334,11 +344,38 @@ async fn a_full_disk_costs_the_reserve_first() {
     store.commit(heavy(100)).await.unwrap();
     assert_eq!(store.health(), Health::LowSpace);
     assert!(!dir.path().join("reserve").exists());
+    assert_eq!(store.room().level, Level::Critical, "though the disk has space again");
+    assert_eq!(
+        store.room().to_string(),
+        "the disk of the data folder was full and the server lives on its reserve: 50.0 GiB of 100.0 GiB are free, and anything new \
+         needs 10.0 GiB and a restart"
+    );
     trouble.full.store(1, SeqCst);
     let error = store.commit(heavy(101)).await.unwrap_err();
     assert!(error.to_string().contains("extend the journal"), "{error}");
     drop(store);
     assert_eq!(reopened(&dir).await.1, 6);
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_is_seen_before_it_is_full() {
+    let dir = filled(1).await;
+    let trouble = Trouble::default();
+    let disk = Arc::new(TroubledDisk(trouble.clone()));
+    let look_every = Duration::from_millis(1);
+    let store = EmbeddedStore::open(dir.path(), &EmbeddedOptions { disk, look_every, ..options() }).unwrap();
+    assert_eq!(store.room().level, Level::Good, "known from the first moment");
+    let steps = [(9, Level::Low), (4, Level::Refusing), (1, Level::Critical), (4, Level::Refusing), (60, Level::Good)];
+    for (gib, level) in steps {
+        trouble.free.store(gib << 30, SeqCst);
+        let start = Instant::now();
+        while store.room().level != level {
+            assert!(start.elapsed().as_secs() < 20, "{gib} GiB were never seen as {level:?}: {}", store.room());
+            tokio::task::yield_now().await;
+        }
+        store.commit(put(u32::try_from(gib).unwrap())).await.expect("what runs may go on at every level");
+    }
+    assert_eq!(store.health(), Health::Good);
 }
 
 #[tokio::test]

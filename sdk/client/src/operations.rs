@@ -1,5 +1,7 @@
 //! One typed method for each operation of the API.
 
+use std::time::Duration;
+
 use reqwest::{Body, Method, Url};
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
@@ -20,6 +22,8 @@ use crate::{
 
 /// Bytes read from a package at a time.
 const PIECE: usize = 256 << 10;
+/// How long a backup may take.
+const BACKUP: Duration = Duration::from_secs(24 * 3600);
 /// No body.
 const EMPTY: Option<&()> = None;
 
@@ -45,6 +49,17 @@ impl Client {
     /// The OpenAPI document.
     pub async fn openapi(&self) -> Result<serde_json::Value> {
         self.get(self.url(&["openapi.json"])).await
+    }
+
+    /// A backup of everything the server keeps, as it is made: a tar file, whole only if the stream ends without an
+    /// error.
+    pub async fn backup(&self) -> Result<impl futures::Stream<Item = Result<bytes::Bytes>> + use<>> {
+        let request = self.request(Method::POST, self.url(&["backup"])).timeout(BACKUP);
+        let response = self.check(request).await?;
+        let client = self.clone();
+        let pieces =
+            futures::StreamExt::map(response.bytes_stream(), move |piece| piece.map_err(|error| client.failed(&error)));
+        Ok(pieces)
     }
 
     /// Brings the server to what a workspace says, or only tells what would change.

@@ -50,10 +50,12 @@ impl Ansible {
             writeln!(
                 hosts,
                 "web{number} ansible_host=127.0.0.1 ansible_port={} ansible_user={} ansible_ssh_private_key_file={} \
-                 ansible_python_interpreter=/usr/bin/env\\ python3 home={}",
+                 ansible_python_interpreter={} home={}",
                 target.port(),
                 target.user(),
                 target.login_key_path().display(),
+                // The targets are this machine.
+                place.join("bin/python").display(),
                 target.home().display(),
             )?;
         }

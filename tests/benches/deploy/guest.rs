@@ -42,7 +42,7 @@ impl Waist for Answering {
 /// Mean time of a run of the bundled `run-script` plugin.
 pub async fn instantiate() -> Anything<Duration> {
     let plugins = windlass_tests::guests::plugins().await?;
-    let file = plugins.iter().find(|file| file.to_string_lossy().contains("run_script")).ok_or("no run-script")?;
+    let file = plugins.iter().find(|file| file.to_string_lossy().contains("run-script")).ok_or("no run-script")?;
     let host = PluginHost::new(Config::default())?;
     let plugin = host.load(std::fs::read(file)?).await?;
     let started = Instant::now();

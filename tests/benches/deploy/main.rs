@@ -4,7 +4,8 @@
 //! a shell would do by hand: ten `ssh host 'cat > f && sha256sum -c && tar x && …'` at once. The floor of small steps
 //! is the same number of bare commands over one open connection each. The peer is ansible-core, tuned.
 //!
-//! `--quick` measures less, `--no-peer` leaves the peer out.
+//! `--quick` measures less, `--no-peer` leaves the peer out, `--one` takes one target, `--memory`
+//! gives the targets no disk: ten machines would not share one, and the file system not hold each other up.
 
 mod ansible;
 mod floor;
@@ -17,7 +18,6 @@ use ansible::Ansible;
 use server::{Bench, archive};
 use windlass_tests::sshd::Sshd;
 
-const TARGETS: usize = 10;
 const ROUNDS: usize = 3;
 
 type Anything<T> = Result<T, Box<dyn std::error::Error>>;
@@ -25,14 +25,22 @@ type Anything<T> = Result<T, Box<dyn std::error::Error>>;
 fn main() -> Anything<()> {
     let given = |flag: &str| std::env::args().any(|argument| argument == flag);
     let (mebibytes, steps) = if given("--quick") { (5, 20) } else { (50, 100) };
+    let count = if given("--one") { 1 } else { 10 };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let targets = (0..TARGETS).map(|_| Sshd::start()).collect::<Result<Vec<_>, _>>()?;
+    let targets = (0..count)
+        .map(|_| {
+            Sshd::start_with(windlass_tests::sshd::Options {
+                inside: given("--memory").then(|| "/dev/shm".into()),
+                ..Default::default()
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
     let folder = tempfile::tempdir()?;
     let peer = if given("--no-peer") { None } else { Some(Ansible::prepare(folder.path(), &targets)?) };
     let big = archive(folder.path(), mebibytes)?;
     let bench = runtime.block_on(Bench::open(folder.path(), &targets, &big, steps))?;
 
-    println!("{mebibytes} MiB to {TARGETS} targets: transfer, verify, extract, script, switch");
+    println!("{mebibytes} MiB to {count} targets: transfer, verify, extract, script, switch");
     reset_peak();
     let (mut ours, mut floor, mut peers) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -42,12 +50,12 @@ fn main() -> Anything<()> {
             peers.push(peer.deploy(&big, round)?);
         }
     }
-    report("plain ssh, ten at once", &floor, &floor);
+    report("plain ssh, all at once", &floor, &floor);
     report("windlass, a new version", &ours, &floor);
     report("ansible-core, tuned", &peers, &floor);
     println!("  peak memory of this process, server and bench: {} MiB", peak_mebibytes());
 
-    println!("{steps} small steps one after another on each of {TARGETS} targets, connections open");
+    println!("{steps} small steps one after another on each of {count} targets, connections open");
     reset_peak();
     let (mut ours, mut floor, mut peers) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -61,7 +69,7 @@ fn main() -> Anything<()> {
     report("windlass, runner and journal", &ours, &floor);
     report("ansible-core, tuned, raw", &peers, &floor);
     let per_step = |times: &[Duration]| median(times).as_secs_f64() * 1000.0 / steps as f64;
-    println!("  a step on ten targets: bare {:.2} ms, windlass {:.2} ms", per_step(&floor), per_step(&ours));
+    println!("  a step on each: bare {:.2} ms, windlass {:.2} ms", per_step(&floor), per_step(&ours));
     println!("  peak memory of this process, server and bench: {} MiB", peak_mebibytes());
 
     let spent = runtime.block_on(guest::instantiate())?;

@@ -1,5 +1,6 @@
 //! What each operation does: ask the engine, shape the answer.
 
+pub mod backup;
 pub mod catalog;
 pub mod packages;
 pub mod server;

@@ -8,7 +8,7 @@ use axum::{
 };
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
-use windlass_model::views::ServerInfo;
+use windlass_model::views::{DiskLevel, ServerInfo};
 
 use crate::{
     fault::Fault,
@@ -26,20 +26,24 @@ const READY_WITHIN: Duration = Duration::from_secs(2);
 pub struct Health {
     /// Always `ok`.
     status: &'static str,
+    /// What the server's disk still allows; told by `ready` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<DiskLevel>,
 }
 
 /// Version and links.
-pub async fn info(_: Call) -> Result<Json<ServerInfo>, Fault> {
+pub async fn info(call: Call) -> Result<Json<ServerInfo>, Fault> {
     Ok(Json(ServerInfo {
         name: "windlass".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         links: operations::lists().map(|operation| (operation.id.to_owned(), operation.path.to_owned())).collect(),
+        disk: Some(call.app.engine.disk()),
     }))
 }
 
 /// The process runs.
 pub async fn live(_: Call) -> Result<Json<Health>, Fault> {
-    Ok(Json(Health { status: "ok" }))
+    Ok(Json(Health { status: "ok", disk: None }))
 }
 
 /// The server takes requests: its store answers, and it is not stopping.
@@ -49,7 +53,7 @@ pub async fn ready(call: Call) -> Result<Json<Health>, Fault> {
         return Err(not("the server is stopping"));
     }
     match tokio::time::timeout(READY_WITHIN, call.app.engine.check_token("")).await {
-        Ok(Ok(_)) => Ok(Json(Health { status: "ok" })),
+        Ok(Ok(_)) => Ok(Json(Health { status: "ok", disk: Some(call.app.engine.disk().level) })),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(not("the store does not answer")),
     }

@@ -1,6 +1,7 @@
 //! The commands, one noun a file. Each reads its arguments, asks the server, prints.
 
 pub mod apply;
+pub mod backup;
 pub mod completions;
 pub mod deploy;
 pub mod environment;
@@ -11,16 +12,18 @@ pub mod package;
 pub mod plugin;
 pub mod project;
 pub mod release;
+pub mod restore;
 pub mod schema;
 pub mod script;
 pub mod serve;
+pub mod store;
 pub mod task;
 #[cfg(test)]
 mod tests;
 pub mod validate;
 mod workspace;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use windlass_client::Client;
 
@@ -78,12 +81,18 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Machine(command) => wait_for(false, machine::run(&context, command)),
         Command::Plugin(command) => wait_for(false, plugin::run(&context, command)),
         Command::Script(command) => wait_for(false, script::run(&context, command)),
+        Command::Backup(command) => wait_for(false, backup::run(&context, command)),
+        Command::Restore(command) => wait_for(false, restore::run(&context, command)),
+        Command::Store(command) => wait_for(false, store::run(&context, command)),
         Command::Schema(command) => wait_for(false, schema::run(&context, command)),
         Command::Explain(command) => explain::run(&context, &command),
         Command::Completions(command) => completions::run(&context, &command),
         Command::Help(command) => help::run(&context, &command),
     }
 }
+
+/// How long work on other threads may hold up the end of the process.
+const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// A client waits for one thing at a time and needs one thread; a server takes all cores.
 fn wait_for(all_cores: bool, command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
@@ -96,5 +105,13 @@ fn wait_for(all_cores: bool, command: impl Future<Output = Result<Exit, Failure>
         .enable_all()
         .build()
         .map_err(|error| Failure::new("system", "failed to start").cause(error.to_string()))?;
-    runtime.block_on(command)
+    let result = runtime.block_on(command);
+    if matches!(&result, Err(failure) if failure.exit == Exit::StoreStopped) {
+        // Its threads may hang on the disk that failed: the process ends without them.
+        std::mem::forget(runtime);
+    } else {
+        // What still runs on a blocking thread has lost whoever asked for it.
+        runtime.shutdown_timeout(END_WITHIN);
+    }
+    result
 }

@@ -56,6 +56,8 @@ struct State {
     nodes: HashMap<(TaskId, String), Pending>,
     flushed: Vec<oneshot::Sender<()>>,
     closed: bool,
+    /// The writer has ended: nobody answers any more.
+    ended: bool,
 }
 
 #[derive(Default)]
@@ -113,6 +115,14 @@ impl Logs {
     /// # Errors
     /// When the store stopped: nothing can be logged any more.
     pub async fn run(self: Arc<Self>) -> Result<(), StoreError> {
+        let result = self.write_on().await;
+        let mut state = self.lock();
+        state.ended = true;
+        state.flushed.clear();
+        result
+    }
+
+    async fn write_on(&self) -> Result<(), StoreError> {
         loop {
             self.wake.notified().await;
             tokio::select! {
@@ -129,7 +139,13 @@ impl Logs {
     /// Waits until everything taken in so far is written.
     pub async fn flush(&self) {
         let (sender, receiver) = oneshot::channel();
-        self.lock().flushed.push(sender);
+        {
+            let mut state = self.lock();
+            if state.ended {
+                return;
+            }
+            state.flushed.push(sender);
+        }
         self.urgent.notify_one();
         self.wake.notify_one();
         // A writer that ended has nothing more to say.

@@ -1,6 +1,9 @@
 //! What all runs of a task share: the release it deploys, its variables, its environment, its guests.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use windlass_effects::Masker;
 use windlass_model::{
@@ -11,7 +14,7 @@ use windlass_store::Key;
 
 use crate::{
     error::EngineError,
-    records::{MACHINES, OUTPUTS, RELEASES, SCRIPTS, StoredValue, all},
+    records::{MACHINES, OUTPUTS, RELEASES, SCRIPTS, StoredOutput, StoredValue, all},
     releases,
     services::Services,
     tasks,
@@ -46,6 +49,10 @@ pub struct TaskContext {
     /// Its variables, secrets in clear: kept only while the task is live.
     pub variables: Arc<VariableSet>,
     secrets: Vec<SecretText>,
+    /// Outputs that were read or told of; none before the first question.
+    known: tokio::sync::Mutex<Option<Known>>,
+    /// Outputs that came since.
+    news: Mutex<Vec<StoredOutput>>,
 }
 
 /// Gathers what the runs of a task share.
@@ -80,10 +87,12 @@ pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, Engi
             VariableValue::Text(_) => None,
         })
         .collect();
-    Ok(TaskContext { task, subject, variables: Arc::new(VariableSet::new(variables)), secrets })
+    let variables = Arc::new(VariableSet::new(variables));
+    Ok(TaskContext { task, subject, variables, secrets, known: Default::default(), news: Mutex::default() })
 }
 
 /// What the steps of a task have put out so far.
+#[derive(Clone, Default)]
 pub struct Known {
     outputs: Arc<Outputs>,
     secrets: Vec<SecretText>,
@@ -141,28 +150,47 @@ impl TaskContext {
         RunVariables { context, masker: Masker::new(&secrets), system }
     }
 
-    /// The outputs of the task so far.
+    /// The outputs of the task so far: read from the store once, kept up by [`TaskContext::note`].
     ///
     /// # Errors
     /// When the store stopped or a secret cannot be opened.
-    pub async fn known(&self, services: &Services) -> Result<Known, EngineError> {
-        let mut outputs = Outputs::default();
-        let mut secrets = Vec::new();
-        for output in all(&*services.shared.store, &OUTPUTS, OUTPUTS.starting_with(self.task.0)).await? {
-            let Ok(step) = StepName::new(output.step.clone()) else {
-                continue;
-            };
-            let machine = output.machine.and_then(|machine| MachineName::new(machine).ok());
-            match output.value {
-                StoredValue::Text(text) => outputs.set(&step, machine.as_ref(), &output.name, text, false),
-                StoredValue::Secret(sealed) => {
-                    let secret = services.vault.unseal(&output_place(self.task, &output.name), &sealed)?;
-                    outputs.set(&step, machine.as_ref(), &output.name, secret.expose(), true);
-                    secrets.push(secret);
-                }
+    pub(crate) async fn known(&self, services: &Services) -> Result<Known, EngineError> {
+        let mut known = self.known.lock().await;
+        // Taken before the store is read: what is noted meanwhile is added next time, if need be again.
+        let news = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
+        let (mut all_known, news) = match known.take() {
+            Some(known) => (known, news),
+            None => {
+                let stored = all(&*services.shared.store, &OUTPUTS, OUTPUTS.starting_with(self.task.0)).await?;
+                (Known::default(), stored)
+            }
+        };
+        for output in news {
+            self.add(services, &mut all_known, output)?;
+        }
+        Ok(known.insert(all_known).clone())
+    }
+
+    /// Takes in an output that is in the store now.
+    pub fn note(&self, output: StoredOutput) {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).push(output);
+    }
+
+    fn add(&self, services: &Services, known: &mut Known, output: StoredOutput) -> Result<(), EngineError> {
+        let Ok(step) = StepName::new(output.step) else {
+            return Ok(());
+        };
+        let machine = output.machine.and_then(|machine| MachineName::new(machine).ok());
+        let outputs = Arc::make_mut(&mut known.outputs);
+        match output.value {
+            StoredValue::Text(text) => outputs.set(&step, machine.as_ref(), &output.name, text, false),
+            StoredValue::Secret(sealed) => {
+                let secret = services.vault.unseal(&output_place(self.task, &output.name), &sealed)?;
+                outputs.set(&step, machine.as_ref(), &output.name, secret.expose(), true);
+                known.secrets.push(secret);
             }
         }
-        Ok(Known { outputs: Arc::new(outputs), secrets })
+        Ok(())
     }
 }
 

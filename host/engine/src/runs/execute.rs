@@ -104,6 +104,7 @@ fn judge(result: Result<(), Failure>, log: &NodeLog, cancel: &CancelToken) -> Ru
 
 /// A run that is ready to go.
 struct Begun {
+    task: Arc<TaskContext>,
     run: RunKey,
     id: RunId,
     step: Option<Step>,
@@ -185,7 +186,8 @@ async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution: &Ex
         commands: Commands::default(),
     });
     let cancel = execution.cancel.clone();
-    Ok(Begun { run, id, step, log, context, masker, performer, cancel, entries, plugin, lent, secrets, machine })
+    let task = Arc::clone(task);
+    Ok(Begun { task, run, id, step, log, context, masker, performer, cancel, entries, plugin, lent, secrets, machine })
 }
 
 async fn reach(
@@ -291,7 +293,8 @@ impl Begun {
     fn waist(&self, services: &Arc<Services>, grants: Grants) -> Arc<dyn Waist> {
         let step = self.performer.node.rsplit_once('/').map_or("", |(step, _)| step).to_owned();
         let machine = self.machine.as_ref().map(|machine| machine.name.to_string());
-        let journal = StoredJournal::new(Arc::clone(services), self.run, self.id.clone(), step, machine, &self.entries);
+        let (services, task) = (Arc::clone(services), Arc::clone(&self.task));
+        let journal = StoredJournal::new(services, task, self.run, self.id.clone(), step, machine, &self.entries);
         Arc::new(Layers::new(
             grants,
             journal,

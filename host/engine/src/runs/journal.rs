@@ -11,7 +11,7 @@ use windlass_model::RunId;
 use windlass_scheduler::{Event, LockRequest, RunKey};
 use windlass_store::{Batch, Key};
 
-use super::context::output_place;
+use super::context::{TaskContext, output_place};
 use crate::{
     records::{JOURNAL, OUTPUTS, StoredOutput, StoredValue, run_key},
     services::Services,
@@ -21,6 +21,7 @@ use crate::{
 /// Writes a run's journal.
 pub struct StoredJournal {
     services: Arc<Services>,
+    context: Arc<TaskContext>,
     run: RunKey,
     id: RunId,
     step: String,
@@ -43,6 +44,7 @@ impl StoredJournal {
     #[must_use]
     pub fn new(
         services: Arc<Services>,
+        context: Arc<TaskContext>,
         run: RunKey,
         id: RunId,
         step: String,
@@ -56,7 +58,7 @@ impl StoredJournal {
                 _ => None,
             })
             .collect();
-        Self { services, run, id, step, machine, locks: Mutex::new(locks) }
+        Self { services, context, run, id, step, machine, locks: Mutex::new(locks) }
     }
 
     fn key(&self, index: u64) -> Key {
@@ -71,7 +73,7 @@ impl StoredJournal {
         self.services.shared.store.commit(batch).await.map(|_| ()).map_err(|error| error.to_string())
     }
 
-    fn output(&self, batch: &mut Batch, name: &str, value: &str, sensitive: bool) -> Answer {
+    fn output(&self, batch: &mut Batch, name: &str, value: &str, sensitive: bool) -> Result<StoredOutput, Failure> {
         let failed = |error: String| Failure::new("io", error);
         let value = if sensitive {
             let secret = windlass_model::SecretText::new(value);
@@ -84,7 +86,7 @@ impl StoredJournal {
             StoredOutput { step: self.step.clone(), machine: self.machine.clone(), name: name.to_owned(), value };
         let key = run_key(self.run.task, self.run.step, self.run.place).text(&name.to_lowercase());
         OUTPUTS.put(batch, key, &output).map_err(|error| failed(error.to_string()))?;
-        Ok(Outcome::Done)
+        Ok(output)
     }
 
     async fn release(&self, mut entry: Entry, token: u64) -> Result<Answer, String> {
@@ -157,10 +159,14 @@ impl JournalStore for StoredJournal {
                 // Ordered before the end of the run, which is durable.
                 let mut batch = Batch::new();
                 batch.relaxed();
-                let answer = self.output(&mut batch, name, value, *sensitive);
+                let output = self.output(&mut batch, name, value, *sensitive);
+                let answer = output.as_ref().map(|_| Outcome::Done).map_err(Clone::clone);
                 let entry = Entry { state: EntryState::Answered(answer.clone()), ..entry };
                 self.put(&mut batch, &entry)?;
                 self.commit(batch).await?;
+                if let Ok(output) = output {
+                    self.context.note(output);
+                }
                 Ok(answer)
             }
             Effect::Release { token } => self.release(entry, *token).await,

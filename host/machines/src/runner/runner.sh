@@ -8,9 +8,14 @@
 #   T+script.K  the script as connection K sent it      T+in.K   its standard input
 #   T+go        created exclusively: THE decision that starts it; a cancel that comes first creates it too
 #   T+fenced    that cancel won: it can never start      T+cancel  a cancel came later
-#   T+sup       pid, birth and boot of the supervisor    T+leader  pid of the command and its process group
-#   T+out T+err what it printed                          T+rc      its exit code
-# Small records end in " ." so that a half-written one is never believed. $home/done/T is the tombstone after an ack.
+#   T+out T+err what it printed
+# T+go then takes what is known of the run, a line each, appended by whoever knows:
+#   G                    it has its place on the disk: a disk that fills up meanwhile loses nothing of the rest
+#   S PID BIRTH BOOT     the supervisor
+#   L PID                the command and its process group
+#   R CODE MARKS         how it ended
+# Each ends in " ." so that a half-written one is never believed. $home/done/T is the tombstone after an ack.
+# Few and small files, because some file systems take long to give out again what was just given back.
 #
 # Every answer is one line, one write, led by the connection's nonce:
 #   "N = Q STATE" answers request Q; "N ! T STATE" tells unasked that T ended; "N | Q" ends a stretch of raw bytes.
@@ -26,7 +31,6 @@ _w_done=$_w_home/done
 _w_ext=
 _w_nl='
 '
-_w_blank='                                                                                                '
 
 # mksh has no builtin printf, and an external one would show its text in argv.
 case ${KSH_VERSION-} in
@@ -70,11 +74,11 @@ _w_state() {
     return
   fi
   if [ -e "$_w_f+fenced" ]; then _w_s=FENCED; return; fi
-  _w_a= _w_b= _w_o= _w_e=
-  read -r _w_a _w_b _w_o _w_e <"$_w_f+sup"
-  if [ "$_w_e" != . ]; then _w_s=STARTING; return; fi
-  if [ "$_w_o" != "$_w_boot" ]; then _w_s='LOST reboot'; return; fi
-  if _w_birth "$_w_a" && [ "$_w_r" = "$_w_b" ]; then
+  if [ -z "$_w_sup" ]; then _w_s=STARTING; return; fi
+  if [ "${_w_sup##* }" != "$_w_boot" ]; then _w_s='LOST reboot'; return; fi
+  _w_b=${_w_sup#* }
+  _w_b=${_w_b% *}
+  if _w_birth "${_w_sup%% *}" && [ "$_w_r" = "$_w_b" ]; then
     _w_age "$_w_b"
     _w_s="RUNNING $_w_r"
     return
@@ -82,12 +86,17 @@ _w_state() {
   # It may have finished between the two looks.
   _w_ended || _w_s='LOST died'
 }
+# Reads the records of run $_w_f: _w_sup = "PID BIRTH BOOT", _w_lead = PID. Succeeds once it has ended, with _w_s.
 _w_ended() {
-  _w_a= _w_e=
-  read -r _w_a _w_e <"$_w_f+rc"
-  [ "$_w_e" = . ] || return 1
-  _w_marks
-  _w_s="DONE $_w_a $_w_m"
+  _w_sup= _w_lead= _w_s=
+  while read -r _w_kind _w_1 _w_2 _w_3 _w_4; do
+    case "$_w_kind $_w_2 $_w_3 $_w_4" in
+    S*' .') _w_sup="$_w_1 $_w_2 $_w_3" ;;
+    L' .  ') _w_lead=$_w_1 ;;
+    R*' . ') _w_s="DONE $_w_1 $_w_2" ;;
+    esac
+  done <"$_w_f+go"
+  [ -n "$_w_s" ]
 }
 # _w_m = what is worth knowing beside the exit code: output, errors, cancelled.
 _w_marks() {
@@ -128,20 +137,20 @@ _w_start() {
   t*) _w_in=$_w_f+in.$_w_k; { _w_put "${5#t}" >"$_w_in"; } || { _w_drop; return; } ;;
   f) _w_in=$_w_f+in.$_w_k ;;
   esac
-  # Records get their length now and are written over in place later: a disk that fills up meanwhile loses nothing.
-  # Exclusively, because another start of T may be ahead and must not lose what it wrote.
-  set -C
-  _w_put "$_w_blank" >"$_w_f+sup"
-  _w_put "$_w_blank" >"$_w_f+rc"
-  set +C
-  if [ -s "$_w_f+sup" ] && [ -s "$_w_f+rc" ] && true >>"$_w_f+out" && true >>"$_w_f+err"; then :; else
+  if true >>"$_w_f+out" && true >>"$_w_f+err"; then :; else
     _w_drop
     return
   fi
   if _w_claim "$_w_f+go"; then
+    # Nobody else starts it now, so nobody misses the claim when it has to be given back.
+    if _w_put "G .$_w_nl" >>"$_w_f+go"; then :; else
+      rm -f "$_w_f+go"
+      _w_drop
+      return
+    fi
     _w_supervise &
     _w_birth "$!"
-    _w_put "$! $_w_r $_w_boot .$_w_nl" 1<>"$_w_f+sup"
+    _w_put "S $! $_w_r $_w_boot .$_w_nl" >>"$_w_f+go"
     _w_say "= $1 STARTED $!"
   elif [ -e "$_w_f+go" ]; then
     _w_state "$2"; _w_say "= $1 $_w_s"
@@ -166,11 +175,11 @@ _w_supervise() {
     _w_env
     _w_cmd
   ) <"$_w_in" >>"$_w_f+out" 2>>"$_w_f+err" &
-  _w_put "$! .$_w_nl" >"$_w_f+leader"
+  _w_put "L $! .$_w_nl" >>"$_w_f+go"
   wait "$!"
   _w_a=$?
   _w_marks
-  _w_put "$_w_a .$_w_nl" 1<>"$_w_f+rc"
+  _w_put "R $_w_a $_w_m .$_w_nl" >>"$_w_f+go"
   _w_say "! $_w_t DONE $_w_a $_w_m"
   exit
 }
@@ -214,35 +223,35 @@ _w_cancel() {
 }
 _w_end() {
   if sleep 0.01; then _w_w='sleep 0.1' _w_x=10; else _w_w='sleep 1' _w_x=1; fi
-  _w_c=0 _w_e=
+  _w_looks=0
   while :; do
-    read -r _w_a _w_e <"$_w_f+leader"
-    [ "$_w_e" = . ] && break
-    _w_c=$((_w_c + 1))
-    [ $_w_c -gt $((10 * _w_x)) ] && break
+    _w_ended
+    [ -n "$_w_lead" ] && break
+    _w_looks=$((_w_looks + 1))
+    [ $_w_looks -gt $((10 * _w_x)) ] && break
     $_w_w
   done
-  _w_p=$_w_a
-  if [ "$_w_e" = . ] && _w_ours "$2" "$_w_p"; then
-    _w_c=0
+  _w_p=$_w_lead
+  if [ -n "$_w_p" ] && _w_ours "$2" "$_w_p"; then
+    _w_looks=0
     kill -TERM -"$_w_p" || kill -TERM "$_w_p"
     while _w_group "$_w_p"; do
-      _w_c=$((_w_c + 1))
-      if [ $_w_c -gt $(($3 * _w_x)) ]; then
+      _w_looks=$((_w_looks + 1))
+      if [ $_w_looks -gt $(($3 * _w_x)) ]; then
         kill -KILL -"$_w_p" || kill -KILL "$_w_p"
         _w_sweep "$2"
       fi
-      [ $_w_c -gt $((($3 + 10) * _w_x)) ] && break
+      [ $_w_looks -gt $((($3 + 10) * _w_x)) ] && break
       $_w_w
     done
   fi
   _w_sweep "$2"
-  _w_c=0
+  _w_looks=0
   while :; do
     _w_state "$2"
     case $_w_s in RUNNING* | STARTING) ;; *) break ;; esac
-    _w_c=$((_w_c + 1))
-    [ $_w_c -gt $((5 * _w_x)) ] && break
+    _w_looks=$((_w_looks + 1))
+    [ $_w_looks -gt $((5 * _w_x)) ] && break
     $_w_w
   done
   _w_say "= $1 $_w_s"

@@ -18,8 +18,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exporter::Job;
-use super::folder::Folder;
+use super::folder::{Folder, IndexName};
 use super::index::{Index, IndexError};
+use super::watchdog::Pulse;
 use crate::batch::{Batch, Durability, Op};
 use crate::error::{StoreError, Unmet};
 use crate::journal::Writer;
@@ -63,8 +64,10 @@ pub(crate) struct Committer {
     pub(crate) requests: Receiver<Request>,
     pub(crate) writer: Writer,
     pub(crate) index: Arc<Index>,
+    pub(crate) name: IndexName,
     pub(crate) folder: Arc<Folder>,
     pub(crate) boot: String,
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) segment_bytes: u64,
     pub(crate) hub: Arc<Hub>,
     pub(crate) stop: StopSwitch,
@@ -103,7 +106,11 @@ impl Committer {
     /// Runs until closed, dropped by the store, or stopped by an error.
     pub(crate) fn run(mut self) {
         let _ended = Ended(self.stop.clone());
-        match self.serve().and_then(|closed| self.finish().map(|()| closed)) {
+        let ended = self.serve().and_then(|closed| {
+            let _working = self.pulse.begin();
+            self.finish().map(|()| closed)
+        });
+        match ended {
             Ok(closed) => {
                 self.stop.stop("it was closed");
                 if let Some(closed) = closed {
@@ -129,6 +136,7 @@ impl Committer {
                 match request {
                     Request::Commit(first) => pending = self.commit_group(first)?,
                     Request::Seal(reply) => {
+                        let _working = self.pulse.begin();
                         self.rotate()?;
                         let _ = reply.send(self.writer.last());
                     }
@@ -144,7 +152,10 @@ impl Committer {
             match self.requests.recv_timeout(RELAXED_SYNC.saturating_sub(since.elapsed())) {
                 Ok(request) => return Ok(Some(request)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => self.sync()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _working = self.pulse.begin();
+                    self.sync()?;
+                }
             }
         }
         Ok(self.requests.recv().ok())
@@ -153,6 +164,7 @@ impl Committer {
     /// Gathers what is waiting behind `first` and commits it. Gives back a request of another kind it met.
     fn commit_group(&mut self, first: Commit) -> Result<Option<Request>, Fatal> {
         let (group, other) = self.gather(first);
+        let _working = self.pulse.begin();
         self.pace.group = group.len();
         let durable = group.iter().any(|c| c.batch.durability == Durability::Durable && !c.batch.is_empty());
         // Relaxed commits that keep coming must not put off the sync of the first of them.
@@ -265,6 +277,7 @@ impl Committer {
         tracing::error!("the disk is full: the store gave up its reserve; free space before starting anything new");
         self.low_space.store(true, Ordering::Relaxed);
         // What sled did with the full disk is not known; the index is built again at the next opening.
+        self.index.doubt();
         self.distrust();
         self.journal(what, step)
     }
@@ -301,7 +314,7 @@ impl Committer {
             return Ok(());
         }
         self.index.sync()?;
-        if let Err(e) = self.folder.set_trust(&self.boot, true) {
+        if let Err(e) = self.folder.set_trust(&self.boot, true, &self.name) {
             tracing::warn!(error = %e, "cannot mark the index as closed; it is built anew if the machine restarts first");
         }
         Ok(())

@@ -1,8 +1,12 @@
 //! The data folder: who may use it, where things are, and whether the index in it can be trusted.
 //!
 //! The folder is locked for the life of a store. The reserve file keeps some space that is given up when the disk
-//! is full. The trust mark says under which boot of the machine the index was last written: sled's own syncing does
-//! not survive a power cut, so after one the index is thrown away and built again from the journal.
+//! is full. The trust mark says which index is the current one and under which boot of the machine it was last
+//! written: sled's own syncing does not survive a power cut, so after one the index is thrown away and built again
+//! from the journal.
+//!
+//! Each index that is built has a folder of its own, under a name that was never used before. So one that had to be
+//! abandoned open (see `index`) can neither lock out its successor nor write into it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -20,21 +24,45 @@ pub(crate) struct Folder {
 }
 
 /// What the trust mark says about the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// The machine has been up ever since, or the index was closed in order.
-    Good,
+    /// The machine has been up ever since, or the index was closed in order. This is the index.
+    Good(IndexName),
     /// The machine has restarted while the index was open.
     MachineRestarted,
     /// There is no mark: the index is new, or something went wrong with it.
     Unmarked,
 }
 
+/// The name of one index's folder: 16 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct IndexName(String);
+
+impl TryFrom<String> for IndexName {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let good = name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        if good { Ok(Self(name)) } else { Err("not the name of an index") }
+    }
+}
+
+impl From<IndexName> for String {
+    fn from(name: IndexName) -> Self {
+        name.0
+    }
+}
+
+/// Format 1 knew a single index without a name; it is built anew.
+const MARK_FORMAT: u8 = 2;
+
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Mark {
     format: u8,
     boot: String,
     closed: bool,
+    index: IndexName,
 }
 
 impl Folder {
@@ -66,6 +94,10 @@ impl Folder {
         Ok(folder)
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn journal(&self) -> PathBuf {
         self.root.join("journal")
     }
@@ -74,8 +106,13 @@ impl Folder {
         self.root.join("exports")
     }
 
-    pub(crate) fn index(&self) -> PathBuf {
+    /// Where the indexes are: the current one, and whatever is left of earlier ones.
+    pub(crate) fn indexes(&self) -> PathBuf {
         self.root.join("index")
+    }
+
+    pub(crate) fn index(&self, name: &IndexName) -> PathBuf {
+        self.indexes().join(&name.0)
     }
 
     fn mark(&self) -> PathBuf {
@@ -91,18 +128,19 @@ impl Folder {
         let Some(mark) = fs::read(self.mark()).ok().and_then(|text| serde_json::from_slice::<Mark>(&text).ok()) else {
             return Trust::Unmarked;
         };
-        if mark.format != 1 {
+        if mark.format != MARK_FORMAT {
             Trust::Unmarked
         } else if mark.closed || mark.boot == boot {
-            Trust::Good
+            Trust::Good(mark.index)
         } else {
             Trust::MachineRestarted
         }
     }
 
-    /// Records that the index is in use (or was closed in order) under this boot.
-    pub(crate) fn set_trust(&self, boot: &str, closed: bool) -> io::Result<()> {
-        let mark = serde_json::to_vec(&Mark { format: 1, boot: boot.to_owned(), closed })?;
+    /// Records that this index is the current one, and in use (or closed in order) under this boot.
+    pub(crate) fn set_trust(&self, boot: &str, closed: bool, index: &IndexName) -> io::Result<()> {
+        let mark = Mark { format: MARK_FORMAT, boot: boot.to_owned(), closed, index: index.clone() };
+        let mark = serde_json::to_vec(&mark)?;
         let partial = self.root.join("index.trust.partial");
         let mut file = File::create(&partial)?;
         file.write_all(&mark)?;
@@ -117,13 +155,15 @@ impl Folder {
         sync_parent(&self.mark())
     }
 
-    /// Removes the index. Its trust goes first, so that half an index is never believed.
-    pub(crate) fn remove_index(&self) -> io::Result<()> {
+    /// Removes every index and names the next one. The trust goes first, so that half an index is never believed.
+    pub(crate) fn new_index(&self) -> io::Result<IndexName> {
         self.distrust()?;
-        match fs::remove_dir_all(self.index()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+        match fs::remove_dir_all(self.indexes()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
         }
+        fs::create_dir(self.indexes())?;
+        Ok(IndexName(format!("{:016x}", rand::random::<u64>())))
     }
 
     /// Fills the reserve file with real blocks, if it is not there yet.

@@ -3,11 +3,19 @@
 //! All tables share one tree, so that a group of commits and the number of its last one are applied in a single
 //! atomic batch. Every call is guarded: sled 0.34.7 can panic as well as fail, and both come back as an error that
 //! stops the store. The index never decides what is true; it can be thrown away at any time.
+//!
+//! After an error sled is left alone for good. Its writer can leave a buffer behind that nobody will ever write
+//! (`encapsulate` returns early when the disk is full), and whoever flushes then waits for ever, holding a lock that
+//! all of sled in the process shares. Dropping a `Db` flushes. So a broken one is never called again and never
+//! dropped: it is leaked, which loses nothing that a killed process would keep.
 
 use std::fs::{self, File};
+use std::mem::ManuallyDrop;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,11 +38,31 @@ pub(crate) struct IndexError {
     cause: String,
 }
 
+/// How long closing sled may take before it is given up.
+const CLOSE_LIMIT: Duration = Duration::from_secs(30);
+/// Set once sled hangs in this process. Its locks are shared by all that is open, so nothing of it works any more.
+static HANGS: AtomicBool = AtomicBool::new(false);
+
+/// Whether sled can no longer be used in this process.
+pub(crate) fn sled_hangs() -> bool {
+    HANGS.load(Ordering::Relaxed)
+}
+
+/// Gives sled up in this process, because a call of it did not come back.
+pub(crate) fn give_sled_up() {
+    HANGS.store(true, Ordering::Relaxed);
+}
+
 /// An open index.
 #[derive(Debug)]
 pub(crate) struct Index {
-    db: sled::Db,
+    /// There until the index is dropped.
+    db: Option<sled::Db>,
     path: PathBuf,
+    /// Something went wrong in sled: no further call, no drop.
+    broken: AtomicBool,
+    /// Something may have gone wrong that sled did not tell: still of use, but no flush and no drop.
+    doubtful: AtomicBool,
 }
 
 fn guarded<T>(what: &'static str, work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
@@ -71,14 +99,29 @@ impl Index {
                 Err(e) if e.cause.contains("could not acquire lock") && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                result => return result.map(|db| Self { db, path: path.to_owned() }),
+                result => {
+                    let (broken, doubtful) = Default::default();
+                    return result.map(|db| Self { db: Some(db), path: path.to_owned(), broken, doubtful });
+                }
             }
         }
     }
 
+    /// Calls sled, unless an earlier call went wrong.
+    fn call<T>(&self, what: &'static str, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, IndexError> {
+        let db = self.db.as_ref().filter(|_| !self.broken.load(Ordering::Acquire));
+        let Some(db) = db else { return Err(IndexError { what, cause: "it failed before".into() }) };
+        guarded(what, || work(db)).inspect_err(|_| self.broken.store(true, Ordering::Release))
+    }
+
+    /// Notes that sled may have failed without telling. The index goes on, but is abandoned rather than closed.
+    pub(crate) fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Release);
+    }
+
     /// The last commit this index shows.
     pub(crate) fn applied(&self) -> Result<Seq, IndexError> {
-        let value = guarded("read", || self.db.get(APPLIED))?;
+        let value = self.call("read", |db| db.get(APPLIED))?;
         Ok(value.map_or(Seq(0), |v| version_of(&v)))
     }
 
@@ -98,7 +141,7 @@ impl Index {
         if let Some(seq) = last {
             batch.insert(APPLIED, &seq.0.to_be_bytes());
         }
-        guarded("write", || self.db.apply_batch(batch))
+        self.call("write", |db| db.apply_batch(batch))
     }
 
     /// Loads records that keep the versions they have. Used to build the index; does not move the applied number.
@@ -107,17 +150,17 @@ impl Index {
         for (table, record) in records {
             batch.insert(full_key(&table, &record.key), versioned(record.version, &record.value));
         }
-        guarded("write", || self.db.apply_batch(batch))
+        self.call("write", |db| db.apply_batch(batch))
     }
 
     /// The version of a record, if it exists.
     pub(crate) fn version(&self, table: &TableName, key: &[u8]) -> Result<Option<Seq>, IndexError> {
-        let value = guarded("read", || self.db.get(full_key(table, key)))?;
+        let value = self.call("read", |db| db.get(full_key(table, key)))?;
         Ok(value.map(|v| version_of(&v)))
     }
 
     pub(crate) fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<Record>, IndexError> {
-        let value = guarded("read", || self.db.get(full_key(table, key)))?;
+        let value = self.call("read", |db| db.get(full_key(table, key)))?;
         Ok(value.map(|v| record(Bytes::copy_from_slice(key), &v)))
     }
 
@@ -134,8 +177,8 @@ impl Index {
             bound => bound.as_ref().map(|key| full_key(&scan.table, key)),
         };
         let skip = scan.table.as_str().len() + 1;
-        guarded("read", || {
-            let mut rows = self.db.range((start, end));
+        self.call("read", |db| {
+            let mut rows = db.range((start, end));
             let mut page = PageBuilder::new(scan.limit);
             while let Some(row) = match scan.direction {
                 Direction::Ascending => rows.next(),
@@ -153,10 +196,10 @@ impl Index {
 
     /// The tables that hold records, found by hopping from one name to the next.
     pub(crate) fn tables(&self) -> Result<Vec<TableName>, IndexError> {
-        guarded("read", || {
+        self.call("read", |db| {
             let mut tables = Vec::new();
             let mut from = vec![SEPARATOR + 1];
-            while let Some(row) = self.db.range(from..).next() {
+            while let Some(row) = db.range(from..).next() {
                 let (key, _) = row?;
                 let name = key.split(|&b| b == SEPARATOR).next().unwrap_or_default();
                 let Some(table) = std::str::from_utf8(name).ok().and_then(TableName::parse) else { break };
@@ -169,7 +212,7 @@ impl Index {
 
     /// Flushes, and syncs every file of the index: sled's flush alone does not survive a power cut.
     pub(crate) fn sync(&self) -> Result<(), IndexError> {
-        guarded("flush", || self.db.flush())?;
+        self.call("flush", |db| db.flush())?;
         let sync_all = || {
             let mut folders = vec![self.path.clone()];
             while let Some(folder) = folders.pop() {
@@ -186,6 +229,29 @@ impl Index {
             crate::transfer::sync_parent(&self.path)
         };
         sync_all().map_err(|e| IndexError { what: "sync", cause: e.to_string() })
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        if *self.broken.get_mut() || *self.doubtful.get_mut() {
+            // Not a slip: dropping would flush, and may never come back (see the head of this file). The files stay
+            // open until the process ends; the next index has a folder of its own.
+            std::mem::forget(db);
+            return;
+        }
+        // A flush that fails now, of all times, must not hold anybody either.
+        let (done, wait) = mpsc::sync_channel(1);
+        let db = ManuallyDrop::new(db);
+        let closer = std::thread::Builder::new().name("store-close".into()).spawn(move || {
+            drop(ManuallyDrop::into_inner(db));
+            let _ = done.send(());
+        });
+        if closer.is_ok() && wait.recv_timeout(CLOSE_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            give_sled_up();
+            tracing::error!(index = %self.path.display(), "closing the store's index hangs; only a new process can open it again");
+        }
     }
 }
 

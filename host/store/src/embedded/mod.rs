@@ -2,33 +2,39 @@
 //!
 //! The journal of record is the truth. The index (sled, named nowhere else) answers reads and can be rebuilt at any
 //! time from the last verified export and the journal. `committer` writes, `exporter` keeps the journal short,
-//! `recovery` opens, `folder` guards the files, `index` guards sled. Any error stops the store for good: the server
-//! exits and opens it again, which is the only repair there is.
+//! `recovery` opens, `folder` guards the files, `index` guards sled, `watchdog` sees to it that nobody waits without
+//! end. Any error stops the store for good: the server exits and opens it again, which is the only repair there is.
 
+mod check;
 mod committer;
 mod exporter;
 mod folder;
 mod index;
+mod options;
 mod recovery;
+mod watchdog;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::future::Future;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
+pub use self::check::{Checked, Finding, check};
 use self::committer::{Commit, Committer, Pace, Request};
 use self::exporter::{Exporter, Job};
 use self::folder::Folder;
 use self::index::{Index, IndexError};
+pub use self::options::{EmbeddedOptions, OpenError};
+use self::watchdog::{Gauge, Pulse, Watchdog};
 use crate::batch::Batch;
 use crate::error::StoreError;
-use crate::journal::{Disk, JournalError, RealDisk};
 use crate::record::{Record, Seq, TableName};
 use crate::scan::{Page, Scan};
+use crate::space::{Level, Room};
 use crate::stop::StopSwitch;
 use crate::store::{Health, Store};
 use crate::transfer::{Exported, TransferError};
@@ -39,69 +45,16 @@ const QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// The unit of that budget, so that small commits are bounded in number too.
 const QUEUED_UNIT: usize = 4096;
 
-/// How to open an [`EmbeddedStore`]. The default is right for a server.
-#[derive(Clone)]
-pub struct EmbeddedOptions {
-    /// How much of the index stays in memory.
-    pub cache_bytes: u64,
-    /// When a journal segment is closed and the next one begun.
-    pub segment_bytes: u64,
-    /// How much space is kept back for a full disk.
-    pub reserve_bytes: u64,
-    /// Names this boot of the machine; `None` asks the operating system. An index left open under another boot is
-    /// built anew, so simulated power cuts set it.
-    pub boot: Option<String>,
-    /// Where the journal is written; tests put faults here.
-    pub disk: Arc<dyn Disk>,
-}
-
-impl Default for EmbeddedOptions {
-    fn default() -> Self {
-        Self {
-            cache_bytes: 64 << 20,
-            segment_bytes: 64 << 20,
-            reserve_bytes: 64 << 20,
-            boot: None,
-            disk: Arc::new(RealDisk),
-        }
-    }
-}
-
-/// Why a store could not be opened. Nothing was changed that a second opening could not repeat.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// A file operation failed.
-    #[error("{what} {}: {source}; check the folder's permissions and free space", path.display())]
-    Io { what: &'static str, path: PathBuf, source: io::Error },
-    /// Another process has the folder open.
-    #[error("open the store in {}: another process is using it; find and stop it: fuser {}/lock", dir.display(), dir.display())]
-    Locked { dir: PathBuf },
-    /// The journal is damaged.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The last verified export is damaged, and the index has to be built from it.
-    #[error(transparent)]
-    Export(#[from] TransferError),
-    /// The journal ends before what the index has seen: acknowledged commits are missing from it.
-    #[error(
-        "open the store: the journal in {} ends at commit {last}, but the index has seen commit {applied}; \
-         put the journal's files back, or, after copying the folder, give up the commits between: rm -rf {} {}.trust",
-        journal.display(), index.display(), index.display()
-    )]
-    JournalCut { journal: PathBuf, last: Seq, applied: Seq, index: PathBuf },
-    /// The index could not even be built anew.
-    #[error("open the store: {0}; check the disk")]
-    Index(String),
-    /// A thread could not be started.
-    #[error("start a thread of the store: {0}")]
-    Thread(io::Error),
-}
+/// The threads that have to end before the folder is free: committer and exporter.
+const WORKERS: usize = 2;
+/// How long a drop waits for the store's threads before it leaves them to themselves.
+const END_LIMIT: Duration = Duration::from_secs(120);
 
 /// A [`Store`] in a folder of the local disk.
 ///
 /// The folder is free for the next opening once the last handle is dropped. The drop closes the store if
-/// [`Store::close`] did not, and blocks while it does.
+/// [`Store::close`] did not, and blocks while it does, but not for ever: what hangs is left behind and keeps the
+/// folder locked. After an error the same process may open the folder again; it gets a new index.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     index: Arc<Index>,
@@ -111,7 +64,13 @@ pub struct EmbeddedStore {
     budget: Arc<Semaphore>,
     requests: Option<mpsc::Sender<Request>>,
     exporter: Option<mpsc::Sender<Job>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Sends the watchdog home when it is dropped.
+    watchdog: Option<mpsc::Sender<()>>,
+    /// Closed once the last of the threads has ended. Behind a lock only to be `Sync`.
+    ended: Mutex<mpsc::Receiver<()>>,
+    pulse: Arc<Pulse>,
+    gauge: Arc<Gauge>,
+    hung: StopSwitch,
     folder: Arc<Folder>,
 }
 
@@ -122,6 +81,9 @@ impl EmbeddedStore {
     /// # Errors
     /// If the folder is in use, unreadable, or holds damage that cannot be repaired without losing commits.
     pub fn open(dir: &Path, options: &EmbeddedOptions) -> Result<Self, OpenError> {
+        if index::sled_hangs() {
+            return Err(OpenError::Hangs { dir: dir.to_owned() });
+        }
         let folder = Arc::new(Folder::open(dir)?);
         let boot = options.boot.clone().unwrap_or_else(this_boot);
         let recovered = recovery::recover(&folder, options, &boot)?;
@@ -130,7 +92,7 @@ impl EmbeddedStore {
             tracing::error!(error = %e, "the store cannot keep its reserve: free some space");
             low_space.store(true, Ordering::Relaxed);
         }
-        let stop = StopSwitch::new();
+        let (stop, hung, pulse) = (StopSwitch::new(), StopSwitch::new(), Arc::<Pulse>::default());
         let hub = Hub::new(recovered.last, stop.clone());
         let index = Arc::new(recovered.index);
         let (requests, received) = mpsc::channel();
@@ -140,8 +102,10 @@ impl EmbeddedStore {
             requests: received,
             writer: recovered.writer,
             index: index.clone(),
+            name: recovered.name,
             folder: folder.clone(),
             boot,
+            pulse: Arc::clone(&pulse),
             segment_bytes: options.segment_bytes,
             hub: hub.clone(),
             stop: stop.clone(),
@@ -149,8 +113,21 @@ impl EmbeddedStore {
             exporter: jobs.clone(),
             pace: Pace::default(),
         };
-        let threads =
-            vec![spawn("store-commit", move || committer.run())?, spawn("store-export", move || exporter.run(&taken))?];
+        let gauge = Arc::new(Gauge::new(&options.disk, folder.root(), options.segment_bytes));
+        let dog = Watchdog {
+            pulse: Arc::clone(&pulse),
+            gauge: Arc::clone(&gauge),
+            every: options.look_every,
+            stop: stop.clone(),
+            hung: hung.clone(),
+        };
+        let (watchdog, dismissed) = mpsc::channel();
+        let (alive, ended) = mpsc::channel();
+        spawn("store-commit", &alive, move || committer.run())?;
+        spawn("store-export", &alive, move || exporter.run(&taken))?;
+        // Its end is not waited for: it holds nothing of the folder.
+        let unheard = mpsc::channel().0;
+        spawn("store-watch", &unheard, move || dog.run(&dismissed))?;
         // Segments that were closed before a crash may be due.
         let _ = jobs.send(Job::Check);
         Ok(Self {
@@ -161,7 +138,11 @@ impl EmbeddedStore {
             budget: Arc::new(Semaphore::new(QUEUED_BYTES / QUEUED_UNIT)),
             requests: Some(requests),
             exporter: Some(jobs),
-            threads: Mutex::new(threads),
+            watchdog: Some(watchdog),
+            ended: Mutex::new(ended),
+            pulse,
+            gauge,
+            hung,
             folder,
         })
     }
@@ -170,15 +151,37 @@ impl EmbeddedStore {
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let sent = self.requests.as_ref().is_some_and(|requests| requests.send(request(reply)).is_ok());
-        if sent && let Ok(answer) = answer.await {
+        if sent && let Ok(answer) = self.unless_hung(answer).await? {
             return Ok(answer);
         }
         // The answer was lost because the committer ends; it turns the switch and says why.
         Err(StoreError::Stopped { reason: self.stop.wait().await })
     }
 
-    /// Turns an index error into the store's stop.
-    fn read<T>(&self, result: Result<T, IndexError>) -> Result<T, StoreError> {
+    /// Waits for work of the store's threads, but not for threads that hang.
+    async fn unless_hung<T>(&self, work: impl Future<Output = T>) -> Result<T, StoreError> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            reason = self.hung.wait() => Err(StoreError::Stopped { reason }),
+        }
+    }
+
+    /// Reads from the index. While the committer is held up sled may hold up its readers too; they then wait on a
+    /// thread of their own, and no longer than the watchdog does.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Index) -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.stop.check()?;
+        let result = if self.pulse.is_slow() {
+            let index = Arc::clone(&self.index);
+            let reader = tokio::task::spawn_blocking(move || work(&index));
+            let lost = |e| StoreError::Stopped { reason: self.stop.stop(format!("a reader ended early: {e}")) };
+            self.unless_hung(reader).await?.map_err(lost)?
+        } else {
+            work(&self.index)
+        };
         result.map_err(|e| {
             if let Err(e) = self.folder.distrust() {
                 tracing::error!(error = %e, "cannot take the trust mark away from the index");
@@ -194,24 +197,22 @@ impl Store for EmbeddedStore {
         self.stop.check()?;
         batch.validate()?;
         let units = u32::try_from(1 + batch.bytes() / QUEUED_UNIT).unwrap_or(u32::MAX);
-        let permit = self.budget.clone().acquire_many_owned(units).await;
+        let permit = self.unless_hung(self.budget.clone().acquire_many_owned(units)).await?;
         let permit = permit.map_err(|_| StoreError::Stopped { reason: self.stop.stop("its queue was closed") })?;
         self.ask(|reply| Request::Commit(Commit { batch, reply, permit })).await?
     }
 
     async fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<Record>, StoreError> {
-        self.stop.check()?;
-        self.read(self.index.get(table, key))
+        let (table, key) = (table.clone(), key.to_vec());
+        self.read(move |index| index.get(&table, &key)).await
     }
 
     async fn scan(&self, scan: Scan) -> Result<Page, StoreError> {
-        self.stop.check()?;
-        self.read(self.index.scan(&scan))
+        self.read(move |index| index.scan(&scan)).await
     }
 
     async fn tables(&self) -> Result<Vec<TableName>, StoreError> {
-        self.stop.check()?;
-        self.read(self.index.tables())
+        self.read(Index::tables).await
     }
 
     fn watch(&self, table: &TableName, prefix: &[u8], from: Option<Seq>) -> Watch {
@@ -231,7 +232,7 @@ impl Store for EmbeddedStore {
             let _ = exporter.send(Job::Export(to.to_owned(), reply));
         }
         let gone = |_| StoreError::Stopped { reason: self.stop.stop("its exporter ended unexpectedly") };
-        answer.await.map_err(gone)?
+        self.unless_hung(answer).await?.map_err(gone)?
     }
 
     fn health(&self) -> Health {
@@ -240,6 +241,15 @@ impl Store for EmbeddedStore {
             None if self.low_space.load(Ordering::Relaxed) => Health::LowSpace,
             None => Health::Good,
         }
+    }
+
+    fn room(&self) -> Room {
+        let mut room = self.gauge.room();
+        if self.low_space.load(Ordering::Relaxed) {
+            // Whatever the disk says now, there is nothing left to fall back on.
+            (room.level, room.reserve_gone) = (Level::Critical, true);
+        }
+        room
     }
 
     async fn stopped(&self) -> Arc<str> {
@@ -254,20 +264,44 @@ impl Store for EmbeddedStore {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
-        // Without senders both threads end in good order; the folder's lock goes when they have.
+        // Without senders the threads end in good order, the watchdog last. The index is closed when its last holder
+        // goes, and then the folder's lock.
         self.requests = None;
         self.exporter = None;
-        let threads = std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the store panicked");
+        let limit = if self.hung.reason().is_some() { Duration::ZERO } else { END_LIMIT };
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..WORKERS {
+            if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                tracing::error!(
+                    "a thread of the store hangs and is left behind; the folder stays locked until the process ends"
+                );
+                break;
             }
         }
+        self.watchdog = None;
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    std::thread::Builder::new().name(name.into()).spawn(work).map_err(OpenError::Thread)
+/// Tells that a thread has ended, after all it held is gone.
+struct Alive(mpsc::Sender<()>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a thread of the store panicked");
+        }
+        // Nobody may be waiting.
+        let _ = self.0.send(());
+    }
+}
+
+fn spawn(name: &str, ended: &mpsc::Sender<()>, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+    let alive = Alive(ended.clone());
+    let body = move || {
+        let _alive = alive;
+        work();
+    };
+    std::thread::Builder::new().name(name.into()).spawn(body).map(drop).map_err(OpenError::Thread)
 }
 
 /// The kernel's name for the time since it started. Where there is none every opening counts as a restart.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::folder::{Folder, Trust, list_exports};
+use super::folder::{Folder, IndexName, Trust, list_exports};
 use super::index::{Index, IndexError};
 use super::{EmbeddedOptions, OpenError};
 use crate::batch::Op;
@@ -24,6 +24,7 @@ const REPLAY_BYTES: usize = 4 * 1024 * 1024;
 /// A store's parts after opening.
 pub(crate) struct Recovered {
     pub(crate) index: Index,
+    pub(crate) name: IndexName,
     pub(crate) writer: Writer,
     pub(crate) last: Seq,
 }
@@ -32,28 +33,33 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(folder: &Folder, options: &EmbeddedOptions, boot: &str) -> Result<Recovered, OpenError> {
     let history = History::read(folder)?;
     let last = history.last_seq();
-    let index = open_index(folder, options, boot, &history)?;
+    let (index, name) = open_index(folder, options, boot, &history)?;
     let writer = history.writer(folder, options)?;
     tracing::info!(last = last.0, "store opened");
-    Ok(Recovered { index, writer, last })
+    Ok(Recovered { index, name, writer, last })
 }
 
 /// The index, showing what the journal holds and marked as in use.
-fn open_index(folder: &Folder, options: &EmbeddedOptions, boot: &str, history: &History) -> Result<Index, OpenError> {
+fn open_index(
+    folder: &Folder,
+    options: &EmbeddedOptions,
+    boot: &str,
+    history: &History,
+) -> Result<(Index, IndexName), OpenError> {
     let why = match folder.trust(boot) {
-        Trust::Good => {
+        Trust::Good(name) => {
             // Before sled writes anything: a power cut from here on must not find a mark that says "closed".
-            set_trust(folder, boot, false)?;
-            match Index::open(&folder.index(), options.cache_bytes).and_then(|i| Ok((i.applied()?, i))) {
+            set_trust(folder, boot, false, &name)?;
+            match Index::open(&folder.index(&name), options.cache_bytes).and_then(|i| Ok((i.applied()?, i))) {
                 Ok((applied, index)) if applied > history.last_seq() => {
                     // As it was found, so that the next opening, on whatever boot, refuses as well.
                     index.sync()?;
-                    set_trust(folder, boot, true)?;
+                    set_trust(folder, boot, true, &name)?;
                     return Err(journal_cut(folder, history, applied));
                 }
                 Ok((applied, index)) if applied >= history.base => {
                     replay(&index, history, applied)?;
-                    return Ok(index);
+                    return Ok((index, name));
                 }
                 Ok((applied, _)) => format!("it ends at commit {applied}, before the journal begins"),
                 Err(e) => e.to_string(),
@@ -65,24 +71,25 @@ fn open_index(folder: &Folder, options: &EmbeddedOptions, boot: &str, history: &
     if history.last_seq() > Seq(0) {
         tracing::warn!(%why, last = history.last_seq().0, "building the store's index anew from the last verified export and the journal");
     }
-    let index = build_index(folder, options, history)?;
+    let (index, name) = build_index(folder, options, history)?;
     // Only now: half an index stays unmarked and is built again.
-    set_trust(folder, boot, false)?;
-    Ok(index)
+    set_trust(folder, boot, false, &name)?;
+    Ok((index, name))
 }
 
-fn set_trust(folder: &Folder, boot: &str, closed: bool) -> Result<(), OpenError> {
-    let io = |source| OpenError::Io { what: "write the trust mark of", path: folder.index(), source };
-    folder.set_trust(boot, closed).map_err(io)
+pub(super) fn set_trust(folder: &Folder, boot: &str, closed: bool, index: &IndexName) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io { what: "write the trust mark of", path: folder.indexes(), source };
+    folder.set_trust(boot, closed, index).map_err(io)
 }
 
 fn journal_cut(folder: &Folder, history: &History, applied: Seq) -> OpenError {
-    OpenError::JournalCut { journal: folder.journal(), last: history.last_seq(), applied, index: folder.index() }
+    OpenError::JournalCut { journal: folder.journal(), last: history.last_seq(), applied, index: folder.indexes() }
 }
 
-fn build_index(folder: &Folder, options: &EmbeddedOptions, history: &History) -> Result<Index, OpenError> {
-    folder.remove_index().map_err(|source| OpenError::Io { what: "remove", path: folder.index(), source })?;
-    let index = Index::open(&folder.index(), options.cache_bytes)?;
+fn build_index(folder: &Folder, options: &EmbeddedOptions, history: &History) -> Result<(Index, IndexName), OpenError> {
+    let io = |source| OpenError::Io { what: "make place for the index in", path: folder.indexes(), source };
+    let name = folder.new_index().map_err(io)?;
+    let index = Index::open(&folder.index(&name), options.cache_bytes)?;
     let mut from = Seq(0);
     if let Some(path) = &history.export {
         let mut reader = ExportReader::open(path)?;
@@ -101,10 +108,10 @@ fn build_index(folder: &Folder, options: &EmbeddedOptions, history: &History) ->
     if from == history.last_seq() {
         index.apply([(from, [].as_slice())])?;
     }
-    Ok(index)
+    Ok((index, name))
 }
 
-fn replay(index: &Index, history: &History, after: Seq) -> Result<(), OpenError> {
+pub(super) fn replay(index: &Index, history: &History, after: Seq) -> Result<(), OpenError> {
     for (path, next_first) in &history.segments {
         if next_first.is_some_and(|next| next.0 <= after.0 + 1) {
             continue;
@@ -131,19 +138,19 @@ fn apply(index: &Index, commits: &[(Seq, Vec<Op>)]) -> Result<(), IndexError> {
 }
 
 /// The export and the journal, checked to be whole.
-struct History {
+pub(super) struct History {
     /// The last verified export.
-    export: Option<PathBuf>,
+    pub(super) export: Option<PathBuf>,
     /// The commit the journal follows on: with `export` (or nothing) the state before the first replayed commit.
-    base: Seq,
+    pub(super) base: Seq,
     /// The segments and, but for the last, where their successor begins.
-    segments: Vec<(PathBuf, Option<Seq>)>,
+    pub(super) segments: Vec<(PathBuf, Option<Seq>)>,
     last: Option<Arc<Segment>>,
     export_seq: Seq,
 }
 
 impl History {
-    fn read(folder: &Folder) -> Result<Self, OpenError> {
+    pub(super) fn read(folder: &Folder) -> Result<Self, OpenError> {
         let dir = folder.exports();
         let exports = list_exports(&dir).map_err(|source| OpenError::Io { what: "list", path: dir, source })?;
         let (export_seq, export) = exports.last().cloned().map_or((Seq(0), None), |(seq, path)| (seq, Some(path)));
@@ -177,14 +184,14 @@ impl History {
     }
 
     /// A segment by its path; the last one is still in memory.
-    fn segment(&self, path: &Path) -> Result<Arc<Segment>, JournalError> {
+    pub(super) fn segment(&self, path: &Path) -> Result<Arc<Segment>, JournalError> {
         match &self.last {
             Some(last) if last.path == *path => Ok(Arc::clone(last)),
             _ => Segment::read(path, false).map(Arc::new),
         }
     }
 
-    fn last_seq(&self) -> Seq {
+    pub(super) fn last_seq(&self) -> Seq {
         let journal = self.last.as_ref().map_or(Seq(0), |s| Seq(s.next_seq().0 - 1));
         journal.max(self.export_seq)
     }

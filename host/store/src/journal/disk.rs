@@ -1,4 +1,4 @@
-//! The file operations the journal's promise rests on, behind a trait.
+//! The file operations the journal's promise rests on, and the disk's free space, behind a trait.
 //!
 //! Tests put a disk behind it that is full, fails, or lies about syncing. Everything else uses [`RealDisk`].
 
@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::space::Space;
+
 /// Opens segment files for writing.
 pub trait Disk: Send + Sync + 'static {
     /// Opens the file, creating it if there is none.
@@ -14,6 +16,14 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As the operating system says.
     fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+
+    /// How much space there is where `folder` is.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn space(&self, folder: &Path) -> io::Result<Space> {
+        Space::of(folder)
+    }
 }
 
 /// One open segment file.

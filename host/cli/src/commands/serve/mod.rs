@@ -7,7 +7,7 @@ mod notify;
 mod plugins;
 mod token;
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tokio::{
@@ -26,6 +26,8 @@ use crate::{
     exit::Exit,
 };
 
+/// How long closing may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 /// What is logged when nobody says otherwise.
 const DEFAULT_LOG: &str = "info,sled=warn,wasmtime=warn,cranelift=warn";
 
@@ -49,6 +51,9 @@ pub struct Serve {
     /// Install the plugins in this folder at start
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
+    /// Go on with what was under way in the backup that the data was restored from
+    #[arg(long)]
+    resume_restored: bool,
 }
 
 /// Runs it.
@@ -56,6 +61,7 @@ pub struct Serve {
 /// # Errors
 /// When the server cannot start, or its store stops.
 pub async fn run(context: &Context<'_>, command: Serve) -> Result<Exit, Failure> {
+    let resume = command.resume_restored;
     let flags = ServerFlags {
         data: command.data,
         listen: command.listen,
@@ -69,10 +75,18 @@ pub async fn run(context: &Context<'_>, command: Serve) -> Result<Exit, Failure>
     let listener = listen(settings.listen).await?;
     let address =
         listener.local_addr().map_err(|error| Failure::new("listen", "failed to listen").cause(error.to_string()))?;
-    let engine = open(&settings).await?;
+    let engine = open(&settings, resume).await?;
     let exit = serve(&settings, &engine, listener, address, stop).await;
     notify::send("STOPPING=1");
-    engine.close().await;
+    if matches!(&exit, Err(failure) if failure.exit == Exit::StoreStopped) {
+        // There is nothing left to close, and waiting for threads that wait for a broken disk helps nobody. What they
+        // hold goes with the process, which is about to end.
+        std::mem::forget(engine);
+        return exit;
+    }
+    if tokio::time::timeout(CLOSE_WITHIN, engine.close()).await.is_err() {
+        tracing::warn!("closing takes too long and is left; nothing acknowledged is lost");
+    }
     exit
 }
 
@@ -104,8 +118,8 @@ async fn serve(
     Ok(Exit::Done)
 }
 
-async fn open(settings: &Server) -> Result<Engine, Failure> {
-    Engine::open(EngineConfig::new(&settings.data)).await.map_err(|error| {
+async fn open(settings: &Server, resume_restored: bool) -> Result<Engine, Failure> {
+    Engine::open(EngineConfig { resume_restored, ..EngineConfig::new(&settings.data) }).await.map_err(|error| {
         let failure = Failure::new(error.code, format!("failed to open the data in {}", settings.data.display()))
             .cause(error.message);
         match error.fix {

@@ -1,0 +1,157 @@
+//! A backup of a server that goes on, and a server made of it: nothing is missing, nothing starts untold, and damage
+//! is named.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at its first surprise"
+)]
+
+use std::{collections::BTreeSet, fs, path::Path, path::PathBuf};
+
+use windlass_client::Client;
+use windlass_model::{
+    Machine, TaskId, TaskState,
+    views::{PushMode, ScriptRequest},
+};
+use windlass_tests::{
+    server::Server,
+    shop::{self, Anything},
+};
+
+async fn create_machine(client: &Client, name: &str) -> Anything<()> {
+    let machine: Machine = serde_json::from_value(serde_json::json!({ "name": name, "connection": { "local": {} } }))?;
+    client.put_machine(&machine).await?;
+    Ok(())
+}
+
+async fn machines(client: &Client) -> Anything<BTreeSet<String>> {
+    Ok(client.machines().await?.iter().map(|machine| machine.name.to_string()).collect())
+}
+
+/// Machines, a package, and a script that waits: what a backup has to carry.
+async fn filled() -> Anything<Server> {
+    let server = Server::bare()?;
+    let client = server.client()?;
+    for number in 0..20 {
+        create_machine(&client, &format!("before-{number}")).await?;
+    }
+    let archive = shop::archive(&[("hello", &"hello\n".repeat(1000))])?;
+    let size = archive.len() as u64;
+    let name = "shop-web.1.0.0.tar.gz";
+    client.push_package(name, std::io::Cursor::new(archive), size, None, PushMode::Fail).await?;
+    let script = ScriptRequest { name: "waits".into(), text: "sleep(3600);".into(), arguments: Default::default() };
+    client.run_script(&script).await?;
+    Ok(server)
+}
+
+/// Backs the server up while machines are created, and gives the file.
+async fn backed_up(server: &Server) -> Anything<PathBuf> {
+    let file = server.data().with_file_name("backup.tar");
+    let client = server.client()?;
+    let writer = tokio::spawn(async move {
+        for number in 0.. {
+            if create_machine(&client, &format!("during-{number}")).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut command = server.spawn(&["backup", file.to_str().unwrap()])?;
+    let ended = tokio::task::spawn_blocking(move || command.wait().map_err(|error| error.to_string())).await??;
+    writer.abort();
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    assert!(ended.err.contains("saved ") && ended.err.contains("keep DATA/secret.key"), "{ended:#?}");
+    Ok(file)
+}
+
+/// Restores into the server's own place, its old folder put aside.
+fn restored(server: &mut Server, file: &Path) -> Anything<String> {
+    server.kill9()?;
+    let (data, old) = (server.data(), server.data().with_file_name("old"));
+    fs::rename(&data, &old)?;
+    let key = old.join("secret.key");
+    let arguments =
+        ["restore", file.to_str().unwrap(), "--data", data.to_str().unwrap(), "--secret-key", key.to_str().unwrap()];
+    let ended = server.cli(&arguments)?;
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    Ok(ended.err)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_server_has_everything_and_starts_nothing_untold() -> Anything<()> {
+    let mut server = filled().await?;
+    let file = backed_up(&server).await?;
+    let before = machines(&server.client()?).await?;
+    let said = restored(&mut server, &file)?;
+    assert!(said.contains("task 1 (script waits, executing)") && said.contains("--resume-restored"), "{said}");
+
+    let refused = server.restart().unwrap_err().to_string();
+    assert!(refused.contains("none of it is started again untold: task 1 (script waits, executing)"), "{refused}");
+    assert!(refused.contains("windlass serve --resume-restored"), "{refused}");
+    server.restart_with(&["--resume-restored"])?;
+    let client = server.client()?;
+    let after = machines(&client).await?;
+    assert!((0..20).all(|number| after.contains(&format!("before-{number}"))), "{after:?}");
+    assert!(after.is_subset(&before), "{after:?}");
+    assert_eq!(client.packages().await?.len(), 1);
+    assert_eq!(client.task(TaskId(1)).await?.summary.state, TaskState::Executing);
+    create_machine(&client, "later").await?;
+
+    // Told once is told for good.
+    server.restart()?;
+    assert!(machines(&server.client()?).await?.contains("later"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_a_backup_or_a_folder_is_named_and_nothing_is_made_of_it() -> Anything<()> {
+    let mut server = filled().await?;
+    let file = backed_up(&server).await?;
+    let mut bytes = fs::read(&file)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = file.with_file_name("damaged.tar");
+    fs::write(&damaged, &bytes)?;
+    let target = file.with_file_name("target");
+    let ended = server.cli(&["restore", damaged.to_str().unwrap(), "--data", target.to_str().unwrap()])?;
+    assert_eq!(ended.code, 1, "{ended:#?}");
+    assert!(ended.err.contains("error[backup]: the backup is damaged: "), "{}", ended.err);
+    let left: Vec<_> = fs::read_dir(file.parent().unwrap())?
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("target"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+
+    let data = server.data();
+    let check = ["store", "check", "--data", data.to_str().unwrap()];
+    let used = server.cli(&check)?;
+    assert!(used.code == 1 && used.err.contains("it is in use already"), "{used:#?}");
+    let onto = server.cli(&["restore", file.to_str().unwrap(), "--data", data.to_str().unwrap()])?;
+    assert!(onto.code == 1 && onto.err.contains("error[data-not-empty]"), "{onto:#?}");
+
+    server.kill9()?;
+    let sound = server.cli(&check)?;
+    assert!(sound.code == 0 && sound.err.contains("all sound: "), "{sound:#?}");
+    let shards = data.join("packages/sha256");
+    let shard = fs::read_dir(&shards)?.next().unwrap()?.path();
+    let package = fs::read_dir(&shard)?.next().unwrap()?.path();
+    let moved = package.with_file_name("moved");
+    fs::rename(&package, &moved)?;
+    let missing = server.cli(&check)?;
+    assert_eq!(missing.code, 65, "{missing:#?}");
+    assert!(missing.out.contains("damaged: packages/shop-web.1.0.0"), "{}", missing.out);
+    assert!(missing.out.contains("the file it names is missing"), "{}", missing.out);
+    fs::write(&package, "other content")?;
+    let changed = server.cli(&check)?;
+    assert_eq!(changed.code, 65, "{changed:#?}");
+    assert!(
+        changed.out.contains(&format!("damaged: {}: its content has the digest", package.display())),
+        "{changed:#?}"
+    );
+    fs::remove_file(&package)?;
+    fs::rename(&moved, &package)?;
+    let sound = server.cli(&check)?;
+    assert_eq!(sound.code, 0, "{sound:#?}");
+    Ok(())
+}
