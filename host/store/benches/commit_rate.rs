@@ -4,6 +4,7 @@
 //! floor: bare writes of the same size to a filled file, each followed by fdatasync. A shared disk is noisy, so the
 //! same is measured on a disk whose sync costs nothing (what is left is the store's own work) and on one whose sync
 //! takes 2 ms (what is left is how well commits share a sync). At the end it shows how long opening takes.
+//! `-- bulk` measures large values only.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -115,6 +116,7 @@ async fn opening(dir: &Path) {
 }
 
 fn main() {
+    let bulk_only = std::env::args().any(|argument| argument == "bulk");
     // A folder of the build tree: the system's temporary folder may be in memory.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
@@ -130,10 +132,12 @@ fn main() {
             let options = EmbeddedOptions { disk, ..Default::default() };
             let opened = EmbeddedStore::open(&dir.path().join(name), &options).unwrap();
             let store: Arc<dyn Store> = Arc::new(opened);
-            for count in [1, 10, 100] {
-                writers(&store, count, VALUE, false).await;
+            if !bulk_only {
+                for count in [1, 10, 100] {
+                    writers(&store, count, VALUE, false).await;
+                }
+                writers(&store, 1, VALUE, true).await;
             }
-            writers(&store, 1, VALUE, true).await;
             // Fills segments, so that closing them and exporting shows.
             writers(&store, 8, 8192, false).await;
             store.close().await.unwrap();
