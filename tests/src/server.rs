@@ -151,6 +151,22 @@ impl Server {
         Ok(Client::new(&self.url, self.token.clone())?)
     }
 
+    /// Everything its catalog holds: what a refused request must leave as it was.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn catalog(&self) -> Anything<serde_json::Value> {
+        let client = self.client()?;
+        let project = client.project(&"shop".parse()?).await.ok();
+        Ok(serde_json::json!({
+            "environments": client.environments().await?,
+            "machines": client.machines().await?,
+            "projects": client.projects().await?,
+            "process": project.map(|project| project.process),
+            "packages": client.packages().await?,
+        }))
+    }
+
     /// What it logged since its last start.
     #[must_use]
     pub fn log(&self) -> String {

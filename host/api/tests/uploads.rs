@@ -50,6 +50,9 @@ async fn problem(mut stream: TcpStream) -> (u16, Value) {
 const PUSH: &str = "PUT /api/v1/packages/shop.1.0.0.tar";
 const BINARY: &str = "application/octet-stream";
 
+/// Request and its media type, how its length is told, what comes of its body; code and words of the answer.
+type Broken<'a> = ([&'a str; 2], &'a str, &'a [u8], [&'a str; 2]);
+
 #[tokio::test]
 async fn an_upload_that_breaks_off_is_answered_and_leaves_nothing() {
     let server = Server::start().await;
@@ -58,15 +61,19 @@ async fn an_upload_that_breaks_off_is_answered_and_leaves_nothing() {
     let before = files(&packages);
     let announced = format!("content-length: {}", bytes.len());
     let chunked = format!("{:x}\r\n{}", bytes.len(), "a".repeat(100));
-    // Request, media type, how its length is told, what comes of its body; code and words of the answer.
-    let table: [(&str, &str, &str, &[u8], &str, &str); 5] = [
-        (PUSH, BINARY, &announced, &bytes[..100], "upload-broken", "broke off after 100 bytes"),
-        (PUSH, BINARY, &announced, b"", "upload-broken", "broke off after 0 bytes"),
-        (PUSH, BINARY, "transfer-encoding: chunked", chunked.as_bytes(), "upload-broken", "broke off"),
-        ("POST /api/v1/plugins", BINARY, &announced, &bytes[..100], "body-broken", "broke off after 100 bytes"),
-        ("POST /api/v1/apply", "application/json", "content-length: 50", b"{\"envi", "body-broken", "after 6 bytes"),
+    let table: [Broken<'_>; 5] = [
+        ([PUSH, BINARY], &announced, &bytes[..100], ["upload-broken", "broke off after 100 bytes"]),
+        ([PUSH, BINARY], &announced, b"", ["upload-broken", "broke off after 0 bytes"]),
+        ([PUSH, BINARY], "transfer-encoding: chunked", chunked.as_bytes(), ["upload-broken", "broke off"]),
+        (["POST /api/v1/plugins", BINARY], &announced, &bytes[..100], ["body-broken", "broke off after 100 bytes"]),
+        (
+            ["POST /api/v1/apply", "application/json"],
+            "content-length: 50",
+            b"{\"envi",
+            ["body-broken", "after 6 bytes"],
+        ),
     ];
-    for (request, media, length, body, code, said) in table {
+    for ([request, media], length, body, [code, said]) in table {
         let mut stream = begin(&server, request, media, length, body).await;
         // The sending half ends; the answer can still be read.
         stream.shutdown().await.unwrap();
