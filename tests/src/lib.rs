@@ -5,3 +5,4 @@ pub mod server;
 pub mod shop;
 pub mod site;
 pub mod sshd;
+pub mod terminal;

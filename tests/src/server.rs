@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 use windlass_client::Client;
 
-use crate::{guests, shop::Anything};
+use crate::{guests, shop::Anything, terminal::Terminal};
 
 /// How long a server may take until it serves: an unoptimised one compiles plugins beside other tests.
 const START: Duration = Duration::from_secs(90);
@@ -197,9 +197,23 @@ impl Server {
     /// # Errors
     /// When it does not start.
     pub fn spawn<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Anything<Process> {
+        Ok(Process::spawn(self.command(arguments)?, self.folder.path())?)
+    }
+
+    /// Starts a command of the binary against this server on a terminal of so many columns and rows.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn on_terminal<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S], size: (u16, u16)) -> Anything<Terminal> {
+        let mut command = self.command(arguments)?;
+        command.env_remove("NO_COLOR").env_remove("CI").env("TERM", "xterm-256color");
+        Terminal::start(command.current_dir(self.folder.path()), size)
+    }
+
+    fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Anything<Command> {
         let mut command = windlass()?;
         command.args(arguments).env("WINDLASS_URL", &self.url).env("WINDLASS_TOKEN", &self.token);
-        Ok(Process::spawn(command, self.folder.path())?)
+        Ok(command)
     }
 }
 

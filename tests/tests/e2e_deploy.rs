@@ -164,7 +164,7 @@ async fn a_script_waits_until_a_machine_is_quiet_and_deploys_then() -> Anything<
     let mut waiting = site.server.spawn(&[["script", "run", &script].as_slice(), &arguments].concat())?;
     // The script says for whom it waits, and what it is waiting for can be seen from outside.
     waiting.until_out(|out| out.contains("web0 is busy with") && out.contains("task 1"))?;
-    assert!(waiting.until_out(|out| out.contains("waiting: ")).is_ok());
+    assert!(waiting.until_out(|out| out.contains("| waits ")).is_ok());
     let told = site.server.cli(&["task", "list", "--state", "executing", "-o", "json"])?.json()?;
     assert_eq!(told["items"].as_array().map(Vec::len), Some(2), "{told:#}");
 

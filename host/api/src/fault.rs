@@ -5,7 +5,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use windlass_engine::{EngineError, ErrorKind};
-use windlass_model::views::{Mistake, Problem};
+use windlass_model::{
+    diagnostic::Diagnostic,
+    views::{Mistake, Problem},
+};
 
 /// A refusal or failure on its way to the client.
 #[derive(Debug)]
@@ -47,6 +50,11 @@ impl Fault {
             .fix(format!("search the server's log for incident={incident}"))
     }
 
+    /// Whether the client went silent: then nothing more of it is waited for.
+    pub fn is_stall(&self) -> bool {
+        self.status == StatusCode::REQUEST_TIMEOUT
+    }
+
     /// The same, with what to do about it.
     #[must_use]
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
@@ -69,11 +77,18 @@ impl From<EngineError> for Fault {
             ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::Conflict => StatusCode::CONFLICT,
             ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::Broken => StatusCode::BAD_REQUEST,
+            ErrorKind::Stalled => StatusCode::REQUEST_TIMEOUT,
             ErrorKind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Internal => return Self::internal(&error),
         };
-        Self { status, code: error.code, detail: error.message, fix: error.fix, errors: Vec::new() }
+        let mistake = |wrong: Diagnostic| {
+            let fix = if wrong.fix.is_empty() { String::new() } else { format!("; {}", wrong.fix) };
+            Mistake { at: wrong.path, detail: format!("{}: {}{fix}", wrong.code, wrong.message) }
+        };
+        let errors = error.diagnostics.into_iter().map(mistake).collect();
+        Self { status, code: error.code, detail: error.message, fix: error.fix, errors }
     }
 }
 

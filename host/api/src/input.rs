@@ -10,7 +10,10 @@ use axum::{
 use bytes::BytesMut;
 use futures::{StreamExt, TryStreamExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::OwnedSemaphorePermit,
@@ -26,8 +29,8 @@ pub const MAX_PLUGIN: u64 = 64 << 20;
 /// What is still read of a body that was refused, in bytes and time: a connection closed with bytes on the way is reset,
 /// and then the client never sees why.
 const DRAIN: (u64, Duration) = (256 << 20, Duration::from_secs(10));
-/// How long the next piece of a body may take.
-const STALL: Duration = Duration::from_secs(30);
+/// How long the next piece of a body may take: less than an operation, so that it is this that the client is told.
+const STALL: Duration = Duration::from_secs(20);
 
 /// No path parameters, or no query.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -248,21 +251,45 @@ fn check_json(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(no_json("", "it is empty".to_owned()));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let refused = |at: String, cause: String, data: bool| {
-        let (at, text) =
-            if at == "." { (String::new(), cause.clone()) } else { (at.clone(), format!("{at}: {cause}")) };
-        let fault = if data {
-            Fault::invalid("body-refused", format!("the body cannot be taken: {text}"))
-        } else {
-            Fault::new(StatusCode::BAD_REQUEST, "body-no-json", format!("the body is no JSON: {text}"))
-        };
-        fault.mistake(at, cause).fix("compare it with its schema in /api/v1/openapi.json")
-    };
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let data = error.inner().is_data();
-        refused(error.path().to_string(), error.inner().to_string(), data)
+        // Where the break is, the parser does not know the next key: it says `?`.
+        let path = error.path().to_string();
+        let at = path.trim_end_matches('?').trim_end_matches('.');
+        let cause = placed(error.inner());
+        if !error.inner().is_data() {
+            return no_json(at, cause);
+        }
+        // What breaks off further on is told first: what is wrong before may be a part of that.
+        if let Err(broken) = serde_json::from_slice::<IgnoredAny>(bytes) {
+            return no_json("", placed(&broken));
+        }
+        Fault::invalid("body-refused", format!("the body cannot be taken: {}", within(at, &cause)))
+            .mistake(at, cause)
+            .fix("compare it with its schema in /api/v1/openapi.json")
     })?;
-    json.end().map_err(|error| refused(".".into(), error.to_string(), false))?;
+    json.end().map_err(|error| no_json("", placed(&error)))?;
     Ok(value)
+}
+
+fn no_json(at: &str, cause: String) -> Fault {
+    Fault::new(StatusCode::BAD_REQUEST, "body-no-json", format!("the body is no JSON: {}", within(at, &cause)))
+        .mistake(at, cause)
+        .fix("send JSON as its schema in /api/v1/openapi.json says")
+}
+
+fn within(at: &str, cause: &str) -> String {
+    if at.is_empty() { cause.to_owned() } else { format!("{at}: {cause}") }
+}
+
+/// What the parser met, and where: `missing field `name` (line 3, column 12)`.
+fn placed(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+    let what = if error.is_eof() { "it ends too early" } else { what };
+    format!("{what} (line {line}, column {column})")
 }

@@ -85,7 +85,9 @@ struct Server {
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+    // A client that sent half a body and no more may still read: it is told why that was not taken. One that is gone
+    // altogether is noticed when something is written to it, at the latest by the heartbeat of an event stream.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

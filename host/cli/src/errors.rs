@@ -8,7 +8,10 @@ use std::ops::{Deref, DerefMut};
 use serde::Serialize;
 use windlass_client::ClientError;
 use windlass_engine::EngineError;
-use windlass_model::diagnostic::Diagnostic;
+use windlass_model::{
+    diagnostic::Diagnostic,
+    views::{Mistake, Problem},
+};
 
 use crate::{
     exit::Exit,
@@ -93,7 +96,13 @@ impl Failure {
     /// A file that could not be read or written.
     #[must_use]
     pub fn file(what: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new("file", format!("failed to {what} {}", path.display())).cause(error.to_string())
+        let fix = match error.kind() {
+            std::io::ErrorKind::NotFound => "check the path",
+            std::io::ErrorKind::PermissionDenied => "use an account that may do so, or change the rights of the file",
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "free space on its disk",
+            _ => "check the file and its disk",
+        };
+        Self::new("file", format!("failed to {what} {}", path.display())).cause(error.to_string()).fix(fix)
     }
 
     /// Where it is.
@@ -131,7 +140,11 @@ impl Failure {
             return diagnostics_text(&self.diagnostics);
         }
         let head = paint::styled(RED, &format!("error[{}]:", self.code));
-        let mut out = format!("{head} {}\n", paint::styled(BOLD, &visible(&self.message)));
+        // A message of several lines shows a source line with its caret below the first.
+        let message = visible_lines(&self.message);
+        let (first, rest) = message.split_once('\n').unwrap_or((&message, ""));
+        let mut out = format!("{head} {}\n", paint::styled(BOLD, first));
+        rest.lines().for_each(|line| out.push_str(&format!("{line}\n")));
         if let Some(place) = &self.place {
             out.push_str(&format!("  {} {}\n", paint::styled(DIM, "┌"), visible(place)));
         }
@@ -227,15 +240,25 @@ impl From<ClientError> for Failure {
             ClientError::Unreachable { .. } => {
                 Some("start a server with: windlass serve   or name another one: --server URL".to_owned())
             }
+            ClientError::Misuse { .. } => Some("write the address like http://127.0.0.1:7227".to_owned()),
             ClientError::Foreign { .. } => {
                 Some("check the address: --server URL, such as http://127.0.0.1:7227".to_owned())
             }
             _ => error.fix().map(str::to_owned),
         };
-        if let Some(problem) = error.problem().filter(|problem| !problem.errors.is_empty()) {
-            let mistakes = problem.errors.iter().map(|mistake| format!("{}: {}", mistake.at, mistake.detail));
-            failure.cause = Some(mistakes.collect::<Vec<_>>().join("\n"));
+        if let Some(problem) = error.problem() {
+            failure.cause = mistakes(problem);
         }
         failure
     }
+}
+
+/// Every single mistake that the detail of a problem does not tell itself, one a line.
+fn mistakes(problem: &Problem) -> Option<String> {
+    let told = |mistake: &&Mistake| !problem.detail.contains(&mistake.detail);
+    let lines = problem.errors.iter().filter(told).map(|mistake| match mistake.at.as_str() {
+        "" => mistake.detail.clone(),
+        at => format!("{at}: {}", mistake.detail),
+    });
+    Some(lines.collect::<Vec<_>>().join("\n")).filter(|lines| !lines.is_empty())
 }

@@ -123,7 +123,7 @@ impl Watcher<'_> {
                 },
                 () = at(told_at) => self.tell_past()?,
                 _ = tick.tick() => if self.past.is_none() {
-                    self.renderer.tick(&self.view, now_ms());
+                    self.renderer.tick(&self.view, now_ms())?;
                 },
             }
         }

@@ -13,6 +13,8 @@ mod exit;
 mod follow;
 mod output;
 mod render;
+#[cfg(test)]
+mod scene;
 mod text;
 mod view;
 

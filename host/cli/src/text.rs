@@ -12,6 +12,9 @@ pub fn visible(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\t' => ' ',
+            '\u{7f}' => '␡',
+            // Their pictures: what was there is seen, and does nothing.
+            c @ '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
             c if c.is_control() || reorders(c) => '\u{fffd}',
             c => c,
         })
@@ -27,6 +30,28 @@ pub fn visible_lines(text: &str) -> String {
 /// Marks that change the direction of text, by which a line can seem to say something else.
 fn reorders(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text in lines of at most so many columns, cut between words. A word that is longer has a line of its own.
+#[must_use]
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        let length = console::measure_text_width(word);
+        if column > 0 && column + 1 + length > width {
+            lines.push(String::new());
+            column = 0;
+        }
+        let Some(line) = lines.last_mut() else { break };
+        if column > 0 {
+            line.push(' ');
+            column += 1;
+        }
+        line.push_str(word);
+        column += length;
+    }
+    lines
 }
 
 /// A span of time in at most two units: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`.
@@ -100,15 +125,27 @@ mod tests {
     fn nothing_from_outside_reaches_the_terminal_raw() {
         for (raw, shown) in [
             ("plain äöü ✓", "plain äöü ✓"),
-            ("\u{1b}[31mred\u{1b}[0m", "\u{fffd}[31mred\u{fffd}[0m"),
-            ("over\rwritten", "over\u{fffd}written"),
-            ("a\tb\u{7}", "a b\u{fffd}"),
+            ("\u{1b}[31mred\u{1b}[0m", "␛[31mred␛[0m"),
+            ("over\rwritten", "over␍written"),
+            ("a\tb\u{7}\u{7f}\0", "a b␇␡␀"),
             ("\u{9b}2J", "\u{fffd}2J"),
             ("user\u{202e}exe.txt", "user\u{fffd}exe.txt"),
         ] {
             assert_eq!(visible(raw), shown);
         }
-        assert_eq!(visible_lines("a\r\nb\u{1b}"), "a\nb\u{fffd}");
+        assert_eq!(visible_lines("a\r\nb\u{1b}"), "a\nb␛");
+    }
+
+    #[test]
+    fn lines_are_cut_between_words() {
+        for (text, width, lines) in [
+            ("", 10, vec![""]),
+            ("one two three", 7, vec!["one two", "three"]),
+            ("one two", 2, vec!["one", "two"]),
+            ("部署 部署 部署", 9, vec!["部署 部署", "部署"]),
+        ] {
+            assert_eq!(wrapped(text, width), lines, "{text} in {width}");
+        }
     }
 
     #[test]

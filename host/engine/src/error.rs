@@ -16,6 +16,10 @@ pub enum ErrorKind {
     Conflict,
     /// It is too large.
     TooLarge,
+    /// It did not arrive whole.
+    Broken,
+    /// It did not arrive in time.
+    Stalled,
     /// There is not enough space on the server's disk.
     NoSpace,
     /// It cannot be done now, perhaps later.

@@ -145,7 +145,8 @@ impl Engine {
             return Err(EngineError::invalid(
                 "no-host-key",
                 format!("{name} is the local machine: there is no host key to trust"),
-            ));
+            )
+            .fix(format!("nothing is to be done; try it: windlass machine check {name}")));
         };
         let shown = scan_host_key(host, *port).await.map_err(|error| EngineError::from(runs::failure(error)))?;
         let before = host_key.clone();
@@ -283,14 +284,15 @@ impl Engine {
 
 fn push_error(error: windlass_packages::repository::PushError) -> EngineError {
     use windlass_packages::repository::PushError as P;
-    let text = error.to_string();
     let (kind, code) = match &error {
         P::Exists { .. } => (ErrorKind::Conflict, "package-exists"),
         P::Repository(_) => (ErrorKind::Unavailable, "package-storage"),
         P::TooLarge { .. } => (ErrorKind::TooLarge, "package-too-large"),
-        _ => (ErrorKind::Invalid, "package-refused"),
+        P::Interrupted { .. } => (ErrorKind::Broken, "upload-broken"),
+        P::Stalled { .. } => (ErrorKind::Stalled, "upload-stalled"),
+        P::Length { .. } | P::Digest { .. } | P::Archive { .. } => (ErrorKind::Invalid, "package-refused"),
     };
-    EngineError::new(kind, code, text)
+    EngineError::new(kind, code, error.to_string()).fix(error.fix())
 }
 
 // === tasks ===

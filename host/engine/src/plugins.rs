@@ -87,7 +87,7 @@ pub async fn install(services: &Services, bytes: Bytes) -> Result<PluginRecord, 
 }
 
 fn refused(refused: windlass_wasm::Refused) -> EngineError {
-    EngineError::invalid("plugin-refused", refused.to_string())
+    EngineError::invalid("plugin-refused", refused.to_string()).fix(refused.fix())
 }
 
 /// All installed plugins.

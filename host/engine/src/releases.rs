@@ -117,13 +117,15 @@ async fn pin_packages(
 ) -> Result<BTreeMap<PackageId, PinnedPackage>, EngineError> {
     let mut pinned = BTreeMap::new();
     for id in ids {
-        let name = PackageId::new(&id).map_err(|error| EngineError::invalid("package-name", error.to_string()))?;
+        let name = PackageId::new(&id).map_err(|error| {
+            EngineError::invalid("package-name", error.to_string()).fix("name the package without its version")
+        })?;
         if pinned.contains_key(&name) {
             continue;
         }
         let feed_id: windlass_packages::name::PackageId =
             id.parse().map_err(|error: windlass_packages::name::NameError| {
-                EngineError::invalid("package-name", error.to_string())
+                EngineError::invalid("package-name", error.to_string()).fix(error.fix())
             })?;
         let wanted = request.packages.get(&name).cloned();
         let wanted_version = match (&wanted, &request.version) {
@@ -138,7 +140,7 @@ async fn pin_packages(
         let found = match wanted_version {
             Some(version) => {
                 let version: Version = version.parse().map_err(|error: windlass_packages::version::VersionError| {
-                    EngineError::invalid("version", error.to_string())
+                    EngineError::invalid("version", error.to_string()).fix(error.fix())
                 })?;
                 services.packages.get(&feed_id, &version).await
             }
@@ -164,7 +166,8 @@ async fn pin_packages(
         return Err(EngineError::invalid(
             "package-unused",
             format!("no step of {project} deploys the package {unused}"),
-        ));
+        )
+        .fix("leave it out, or name it in the step that is to deploy it"));
     }
     Ok(pinned)
 }
@@ -196,7 +199,7 @@ fn check_version(version: &str) -> Result<(), EngineError> {
     version
         .parse::<Version>()
         .map(|_| ())
-        .map_err(|error| EngineError::invalid("version", error.to_string()).fix("write it like 1.2.3"))
+        .map_err(|error| EngineError::invalid("version", error.to_string()).fix(error.fix()))
 }
 
 fn digest(variables: &[StoredVariable]) -> Result<String, EngineError> {

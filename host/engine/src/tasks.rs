@@ -34,7 +34,9 @@ pub fn deployment_request(
     environment: &str,
     version: Option<&str>,
 ) -> Result<DeployRequest, EngineError> {
-    let invalid = |error: windlass_model::InvalidName| EngineError::invalid("name", error.to_string());
+    let invalid = |error: windlass_model::InvalidName| {
+        EngineError::invalid("name", error.to_string()).fix("write it as windlass project list shows it")
+    };
     Ok(DeployRequest {
         project: ProjectName::new(project).map_err(invalid)?,
         environment: EnvironmentName::new(environment).map_err(invalid)?,
@@ -119,7 +121,9 @@ pub async fn prepare_deployment(services: &Services, request: DeployRequest) -> 
 }
 
 async fn manifest(services: &Services, release: &Release, step: &Step) -> Result<Manifest, EngineError> {
-    let pinned = release.guests.get(&step.uses).ok_or_else(|| EngineError::not_found("plugin", &step.uses))?;
+    let pinned = release.guests.get(&step.uses).ok_or_else(|| {
+        EngineError::not_found("plugin", &step.uses).fix(format!("windlass release create {}", release.project))
+    })?;
     let plugin = services.plugins.load(services, &pinned.sha256).await?;
     Ok((**plugin.manifest()).clone())
 }
@@ -214,11 +218,13 @@ pub async fn prepare_script(services: &Services, request: ScriptRequest) -> Resu
     if request.text.len() > MAX_SCRIPT {
         let message =
             format!("the script has {} bytes, more than the {MAX_SCRIPT} that are allowed", request.text.len());
-        return Err(EngineError::new(crate::error::ErrorKind::TooLarge, "too-large", message));
+        return Err(EngineError::new(crate::error::ErrorKind::TooLarge, "too-large", message)
+            .fix("split it, or move what is long into a package"));
     }
-    let name = StepName::new(&request.name).map_err(|error| EngineError::invalid("name", error.to_string()))?;
+    let name = StepName::new(&request.name)
+        .map_err(|error| EngineError::invalid("name", error.to_string()).fix("name it like nightly-release"))?;
     windlass_script::Script::compile(&request.name, &request.text)
-        .map_err(|error| EngineError::invalid("script", error.to_string()))?;
+        .map_err(|error| EngineError::invalid("script", error.without_fix()).fix(error.fix.clone()))?;
     let sha256 = hex::encode(Sha256::digest(request.text.as_bytes()));
     let what = TaskKind::Script { name: request.name, sha256: sha256.clone(), arguments: request.arguments };
     let plan = TaskPlan::script(what.title(), name);
@@ -390,7 +396,8 @@ fn matches(query: &TaskQuery, task: &TaskSummary) -> bool {
 pub async fn cancel(services: &Services, task: TaskId) -> Result<TaskSummary, EngineError> {
     let summary = summary(services, task).await?;
     if summary.state.is_final() {
-        return Err(EngineError::conflict("task-over", format!("task {task} is over: it {}", past(summary.state))));
+        return Err(EngineError::conflict("task-over", format!("task {task} is over: it {}", past(summary.state)))
+            .fix(format!("windlass task show {task}")));
     }
     services.driver.submit(Event::TaskCancelled { task }, None, Batch::new()).await?;
     self::summary(services, task).await

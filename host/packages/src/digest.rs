@@ -13,7 +13,7 @@ pub struct Sha256([u8; 32]);
 
 /// A text that is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no SHA-256 digest; it takes 64 hexadecimal digits, as printed by sha256sum")]
+#[error("'{0}' is no SHA-256 digest of 64 hexadecimal digits")]
 pub struct DigestError(String);
 
 /// Immutable bytes: what they hash to and how many they are.

@@ -53,22 +53,37 @@ pub struct PackageName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The extension is unknown.
-    #[error("'{0}' is no package file name: it must end in .zip, .nupkg, .tar, .tar.gz or .tgz")]
+    #[error("'{0}' is no package file name: it ends in none of .zip, .nupkg, .tar, .tar.gz and .tgz")]
     Extension(String),
     /// The name does not hold a version.
-    #[error("'{0}' is no package file name: no version found between id and extension; name it like shop-web.1.4.0{1}")]
+    #[error("'{0}' is no package file name: no version found between id and extension")]
     NoVersion(String, &'static str),
     /// The id holds characters an id must not hold.
-    #[error(
-        "'{0}' is no package id; use letters (at least one), digits and '_', joined by single '-' or '.', at most 100 characters"
-    )]
+    #[error("'{0}' is no package id")]
     Id(String),
     /// The name carries folders.
-    #[error("'{0}' is no package file name: give the bare name, without folders")]
+    #[error("'{0}' is no package file name: it carries folders")]
     Folder(String),
     /// The version given beside the id cannot be read.
     #[error(transparent)]
     Version(#[from] VersionError),
+}
+
+impl NameError {
+    /// One thing to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::Extension(_) => "name it like shop-web.1.4.0.tar.gz".to_owned(),
+            Self::NoVersion(_, extension) => format!("name it like shop-web.1.4.0{extension}"),
+            Self::Id(_) => {
+                "use letters (at least one), digits and '_', joined by single '-' or '.', at most 100 characters"
+                    .to_owned()
+            }
+            Self::Folder(_) => "give the bare name, without folders".to_owned(),
+            Self::Version(error) => error.fix(),
+        }
+    }
 }
 
 impl PackageId {

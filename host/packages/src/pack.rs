@@ -59,7 +59,7 @@ pub struct Packed {
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// The folder is not one.
-    #[error("'{}' cannot be packed: {cause}; name the folder that holds the built application", path.display())]
+    #[error("'{}' cannot be packed: {cause}", path.display())]
     Folder {
         /// What was named.
         path: PathBuf,
@@ -67,10 +67,10 @@ pub enum PackError {
         cause: io::Error,
     },
     /// Only two formats are written.
-    #[error("cannot pack as {}; choose .tar.gz or .zip", .0.extension())]
+    #[error("cannot pack as {}", .0.extension())]
     Format(Format),
     /// A glob is malformed.
-    #[error("the pattern '{pattern}' cannot be read: {cause}; write it like 'logs/**' or '*.pdb'")]
+    #[error("the pattern '{pattern}' cannot be read: {cause}")]
     Pattern {
         /// The pattern.
         pattern: String,
@@ -78,10 +78,10 @@ pub enum PackError {
         cause: String,
     },
     /// Nothing is left to pack.
-    #[error("nothing to pack in '{}'; check the folder and the include and exclude patterns", .0.display())]
+    #[error("nothing to pack in '{}'", .0.display())]
     Empty(PathBuf),
     /// The output exists.
-    #[error("'{}' exists already; pack a new version, remove the file, or overwrite it with --overwrite", .0.display())]
+    #[error("'{}' exists already", .0.display())]
     Exists(PathBuf),
     /// Something in the folder must not be in a package.
     #[error("'{}' cannot be packed: {cause}", folder.display())]
@@ -93,7 +93,7 @@ pub enum PackError {
         cause: ArchiveError,
     },
     /// Neither file, folder nor link, or its name is no text.
-    #[error("'{}' cannot be packed: it is {what}; leave it out with --exclude", path.display())]
+    #[error("'{}' cannot be packed: it is {what}", path.display())]
     Unsupported {
         /// The entry.
         path: PathBuf,
@@ -101,10 +101,10 @@ pub enum PackError {
         what: &'static str,
     },
     /// A file changed under the reader.
-    #[error("'{}' changed while it was read; wait until the build is finished and pack again", .0.display())]
+    #[error("'{}' changed while it was read", .0.display())]
     Changed(PathBuf),
     /// Reading failed.
-    #[error("'{}' could not be read: {cause}; check its permissions", path.display())]
+    #[error("'{}' could not be read: {cause}", path.display())]
     Read {
         /// The entry.
         path: PathBuf,
@@ -112,7 +112,7 @@ pub enum PackError {
         cause: io::Error,
     },
     /// Writing failed.
-    #[error("'{}' could not be written: {cause}; check the output folder and its disk", path.display())]
+    #[error("'{}' could not be written: {cause}", path.display())]
     Write {
         /// The output.
         path: PathBuf,
@@ -122,6 +122,27 @@ pub enum PackError {
     /// Id and version make no file name that reads back.
     #[error(transparent)]
     Name(#[from] NameError),
+}
+
+impl PackError {
+    /// One thing to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        let fix = match self {
+            Self::Folder { .. } => "name the folder that holds the built application",
+            Self::Format(_) => "choose .tar.gz or .zip",
+            Self::Pattern { .. } => "write it like 'logs/**' or '*.pdb'",
+            Self::Empty(_) => "check the folder and the include and exclude patterns",
+            Self::Exists(_) => "pack a new version, remove the file, or overwrite it with --overwrite",
+            Self::Content { cause, .. } => return cause.fix(),
+            Self::Unsupported { .. } => "leave it out with --exclude",
+            Self::Changed(_) => "wait until the build is finished and pack again",
+            Self::Read { .. } => "check its permissions",
+            Self::Write { .. } => "check the output folder and its disk",
+            Self::Name(error) => return error.fix(),
+        };
+        fix.to_owned()
+    }
 }
 
 /// One thing to pack.

@@ -28,10 +28,18 @@ pub struct Version {
 
 /// Why a text is no version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no version: {reason}; write one to four numbers such as 1.4.0 or 1.4.0-beta.2")]
+#[error("'{text}' is no version: {reason}")]
 pub struct VersionError {
     text: String,
     reason: &'static str,
+}
+
+impl VersionError {
+    /// One thing to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        "write one to four numbers such as 1.4.0 or 1.4.0-beta.2".to_owned()
+    }
 }
 
 /// One dot-separated part of a pre-release. Numbers sort before words.

@@ -47,7 +47,11 @@ fn what_names_no_package_is_refused_with_the_way_to_name_it() {
         ".zip",
         "é.gz",
     ];
-    let texts: Vec<_> = bad.iter().map(|text| text.parse::<PackageName>().unwrap_err().to_string()).collect();
+    let texts: Vec<_> = bad
+        .iter()
+        .map(|text| text.parse::<PackageName>().unwrap_err())
+        .map(|error| format!("{error}; {}", error.fix()))
+        .collect();
     insta::assert_snapshot!(texts.join("\n"));
     assert!("x".repeat(101).parse::<PackageId>().is_err());
 }

@@ -141,7 +141,8 @@ fn what_cannot_be_packed_is_named_and_leaves_no_file() {
     let refused = |change: &dyn Fn(&mut PackOptions)| {
         let mut options = options(&root.join("app"), &out.path().join("out"), Format::TarGz);
         change(&mut options);
-        let error = pack(&options).unwrap_err().to_string();
+        let error = pack(&options).unwrap_err();
+        let error = format!("{error}; {}", error.fix());
         let error = error.replace(root.to_str().unwrap(), "/work");
         error.replace(out.path().to_str().unwrap(), "/out")
     };

@@ -52,7 +52,7 @@ async fn push_as(
     options: PushOptions,
 ) -> Result<PushOutcome, String> {
     let pushed = repository.push(name(file), bytes, options).await;
-    pushed.map(|pushed| pushed.outcome).map_err(|error| error.to_string())
+    pushed.map(|pushed| pushed.outcome).map_err(|error| format!("{error}; {}", error.fix()))
 }
 
 fn overwriting(overwrite: Overwrite) -> PushOptions {
@@ -247,7 +247,8 @@ async fn a_bad_upload_is_refused_with_a_fix_and_leaves_nothing() {
     for (case, silent) in [("broken", false), ("silent", true)] {
         let upload = Broken { left: good[..20].to_vec(), silent };
         let pushed = repository.push(name("app.1.0.tgz"), upload, default()).await;
-        texts.push(format!("{case}: {}", pushed.unwrap_err()));
+        let error = pushed.unwrap_err();
+        texts.push(format!("{case}: {error}; {}", error.fix()));
     }
     let app = name("app.1.0.tgz");
     texts.push(format!("get: {}", repository.get(&app.id, &app.version).await.unwrap_err()));
@@ -273,7 +274,7 @@ async fn a_folder_that_cannot_be_written_is_named() {
     fs::write(folder.path().join("packages"), b"a file in the way").unwrap();
     let config = RepositoryConfig::new(folder.path().join("packages"));
     let error = Repository::open(config, Arc::new(MemoryIndex::default())).await.err().unwrap();
-    let text = error.to_string().replace(folder.path().to_str().unwrap(), "/data");
+    let text = format!("{error}; {}", error.fix()).replace(folder.path().to_str().unwrap(), "/data");
     insta::assert_snapshot!(text);
 }
 
@@ -339,7 +340,7 @@ async fn latest_obeys_range_and_pre_releases() {
     let range: VersionRange = "[3.0,)".parse().unwrap();
     let error = repository.latest(&id, &range, PreReleases::Allowed).await.unwrap_err();
     let missing = repository.get(&id, &"7.0".parse().unwrap()).await.unwrap_err();
-    insta::assert_snapshot!(format!("{error}\n{missing}"));
+    insta::assert_snapshot!(format!("{error}; {}\n{missing}; {}", error.fix(), missing.fix()));
 }
 
 #[tokio::test]

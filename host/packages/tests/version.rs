@@ -86,7 +86,11 @@ fn what_is_no_version_is_refused_with_the_reason() {
         "1.0+a+b",
         &long,
     ];
-    let texts: Vec<_> = bad.iter().map(|text| text.parse::<Version>().unwrap_err().to_string()).collect();
+    let texts: Vec<_> = bad
+        .iter()
+        .map(|text| text.parse::<Version>().unwrap_err())
+        .map(|error| format!("{error}; {}", error.fix()))
+        .collect();
     insta::assert_snapshot!(texts.join("\n"));
 }
 

@@ -90,27 +90,44 @@ fn excerpt(line: &str, at: usize) -> Excerpt {
     Excerpt { text, caret: at - start }
 }
 
+impl Diagnostic {
+    /// All but what to do about it, for those who say that in a place of its own.
+    #[must_use]
+    pub fn without_fix(&self) -> String {
+        WithoutFix(self).to_string()
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.script)?;
-        if let (Some(line), Some(column)) = (self.line, self.column) {
+        write!(f, "{}\n  fix: {}", WithoutFix(self), self.fix)
+    }
+}
+
+struct WithoutFix<'d>(&'d Diagnostic);
+
+impl fmt::Display for WithoutFix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(fault) = self;
+        f.write_str(&fault.script)?;
+        if let (Some(line), Some(column)) = (fault.line, fault.column) {
             write!(f, ":{line}:{column}")?;
         }
-        write!(f, ": {}", self.message)?;
-        if let (Some(line), Some(excerpt)) = (self.line, &self.excerpt) {
+        write!(f, ": {}", fault.message)?;
+        if let (Some(line), Some(excerpt)) = (fault.line, &fault.excerpt) {
             let number = line.to_string();
             let margin = " ".repeat(number.len());
             let text = excerpt.text.trim_end();
             let caret = " ".repeat(excerpt.caret);
             write!(f, "\n {margin} |\n {number} | {text}\n {margin} | {caret}^")?;
         }
-        for call in &self.inside {
+        for call in &fault.inside {
             write!(f, "\n  in {call}")?;
         }
-        if let Some(cause) = &self.cause {
+        if let Some(cause) = &fault.cause {
             write!(f, "\n  cause: {cause}")?;
         }
-        write!(f, "\n  fix: {}", self.fix)
+        Ok(())
     }
 }
 

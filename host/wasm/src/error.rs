@@ -11,10 +11,7 @@ use crate::{limits::Hit, trap::Frame};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// More bytes than allowed.
-    #[error(
-        "the plugin has {size} bytes, more than the {limit} that this server takes: \
-         build it in release mode, without debug information"
-    )]
+    #[error("the plugin has {size} bytes, more than the {limit} that this server takes")]
     TooLarge {
         /// Its size.
         size: usize,
@@ -22,7 +19,7 @@ pub enum Refused {
         limit: usize,
     },
     /// Something else than a component.
-    #[error("a plugin must be a WebAssembly component, but this is {found}: {fix}")]
+    #[error("a plugin must be a WebAssembly component, but this is {found}")]
     NoComponent {
         /// What it is.
         found: String,
@@ -30,16 +27,13 @@ pub enum Refused {
         fix: &'static str,
     },
     /// A component that does not hold together.
-    #[error("the component is damaged, or made for another runtime ({detail}): build it again")]
+    #[error("the component is damaged, or made for another runtime: {detail}")]
     Malformed {
         /// What the compiler says.
         detail: String,
     },
     /// Built for another version of the contract.
-    #[error(
-        "the plugin was built for {interface}, this server serves version {served}: \
-         rebuild it with the SDK of this server, or run a server that serves that version"
-    )]
+    #[error("the plugin was built for {interface}, this server serves version {served}")]
     OtherVersion {
         /// What it imports or exports.
         interface: String,
@@ -47,14 +41,14 @@ pub enum Refused {
         served: String,
     },
     /// Imports what no server of this version has.
-    #[error("the plugin imports {import}, which this server does not serve: {}", hint(import))]
+    #[error("the plugin imports {import}, which this server does not serve")]
     NotServed {
         /// The import.
         import: String,
     },
     /// Exports no step.
     #[error(
-        "the plugin does not export windlass:step/run (it exports {}): implement `Step` and call `export_step!`",
+        "the plugin does not export windlass:step/run (it exports {})",
         if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") }
     )]
     NoStep {
@@ -62,10 +56,7 @@ pub enum Refused {
         exports: Vec<String>,
     },
     /// Imports or exports an interface, but with other functions or types.
-    #[error(
-        "the plugin does not fit the contract {served} that this server serves ({detail}): \
-         rebuild it with the SDK of this server"
-    )]
+    #[error("the plugin does not fit the contract {served} that this server serves: {detail}")]
     Mismatch {
         /// What the linker says.
         detail: String,
@@ -73,10 +64,7 @@ pub enum Refused {
         served: String,
     },
     /// Calls an interface that its manifest does not ask for.
-    #[error(
-        "the plugin calls {interface}, but its manifest does not ask for the capability {capability}: \
-         add it to the manifest"
-    )]
+    #[error("the plugin calls {interface}, but its manifest does not ask for the capability {capability}")]
     Undeclared {
         /// The interface.
         interface: String,
@@ -96,7 +84,7 @@ pub enum Refused {
         detail: String,
     },
     /// The manifest beside the component is not that of the component.
-    #[error("the manifest file does not belong to this component: {detail}; build the plugin again")]
+    #[error("the manifest file does not belong to this component: {detail}")]
     Sidecar {
         /// What differs.
         detail: String,
@@ -109,13 +97,35 @@ pub enum Refused {
     },
 }
 
+impl Refused {
+    /// One thing to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        const SDK: &str = "rebuild it with the SDK of this server";
+        match self {
+            Self::TooLarge { .. } => "build it in release mode, without debug information".to_owned(),
+            Self::NoComponent { fix, .. } => (*fix).to_owned(),
+            Self::Malformed { .. } => "build it again".to_owned(),
+            Self::OtherVersion { .. } => format!("{SDK}, or run a server that serves that version"),
+            Self::NotServed { import } => hint(import).to_owned(),
+            Self::NoStep { .. } => "implement `Step` and call `export_step!`".to_owned(),
+            Self::Mismatch { .. } => SDK.to_owned(),
+            Self::Undeclared { capability, .. } => format!("add {capability} to the capabilities of its manifest"),
+            Self::Describe { .. } => "correct what `describe` returns, and build it again".to_owned(),
+            Self::Manifest { .. } => "correct the manifest, and build it again".to_owned(),
+            Self::Sidecar { .. } => "build the plugin again".to_owned(),
+            Self::Host { .. } => "look at the server's log, and try again".to_owned(),
+        }
+    }
+}
+
 fn hint(import: &str) -> &'static str {
     if import.starts_with("wasi:") {
         "build it for wasm32-unknown-unknown (`cargo xtask plugins`), not for a WASI target"
     } else if import.starts_with("windlass:") {
         "rebuild it with the SDK of this server"
     } else {
-        "a plugin may import packages of `windlass` only"
+        "import packages of `windlass` only"
     }
 }
 

@@ -71,7 +71,8 @@ async fn what_is_no_plugin_is_refused_with_what_it_is_and_what_to_do() {
     ];
     let mut shown = String::new();
     for (name, bytes) in table {
-        shown.push_str(&format!("{name}: {}\n", refused(&host, bytes).await));
+        let refused = refused(&host, bytes).await;
+        shown.push_str(&format!("{name}: {refused}\n  fix: {}\n", refused.fix()));
     }
     insta::assert_snapshot!(shown);
 }
@@ -86,7 +87,7 @@ async fn a_describe_that_never_ends_is_stopped() {
 #[tokio::test]
 async fn a_component_that_is_too_large_is_refused_before_it_is_compiled() {
     let host = PluginHost::new(Config { max_component: 100, ..Config::default() }).unwrap();
-    insta::assert_snapshot!(refused(&host, vec![0; 101]).await, @"the plugin has 101 bytes, more than the 100 that this server takes: build it in release mode, without debug information");
+    insta::assert_snapshot!(refused(&host, vec![0; 101]).await, @"the plugin has 101 bytes, more than the 100 that this server takes");
 }
 
 #[tokio::test]
@@ -116,7 +117,7 @@ async fn the_manifest_beside_a_component_must_be_its_own() {
     let own: Manifest = serde_json::from_str(MANIFEST).unwrap();
     host.load_with(bytes.clone(), &own).await.unwrap();
     let other = Manifest { version: "1.0.1".into(), title: "Other".into(), ..own };
-    insta::assert_snapshot!(host.load_with(bytes, &other).await.unwrap_err(), @"the manifest file does not belong to this component: they differ in version, title; build the plugin again");
+    insta::assert_snapshot!(host.load_with(bytes, &other).await.unwrap_err(), @"the manifest file does not belong to this component: they differ in version, title");
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ pub enum BuildError {
     NoPlugins(PathBuf),
 
     /// A compiled file is not a plugin the host can run.
-    #[error("the package {package} is no usable plugin: {refused}")]
+    #[error("the package {package} is no usable plugin: {refused}; {}", refused.fix())]
     NotAPlugin {
         /// The cargo package.
         package: String,

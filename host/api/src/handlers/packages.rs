@@ -74,10 +74,7 @@ pub async fn push(call: Call<FilePath, PushQuery, Upload>) -> Result<Created<Pus
     let Call { app, headers, path, query, body: Upload { mut bytes, length } } = call;
     let taken = async {
         let name: PackageName = path.package.parse().map_err(|error: NameError| {
-            let text = error.to_string();
-            Fault::invalid("package-name", text.clone())
-                .mistake("package", text)
-                .fix("name it like shop-web.1.4.0.tar.gz")
+            Fault::invalid("package-name", error.to_string()).mistake("package", error.to_string()).fix(error.fix())
         })?;
         let options = PushOptions {
             overwrite: overwrite(query.if_exists),
@@ -88,7 +85,7 @@ pub async fn push(call: Call<FilePath, PushQuery, Upload>) -> Result<Created<Pus
         app.engine.push_package(name, &mut bytes, options).await.map_err(Fault::from)
     };
     let taken = taken.await;
-    if taken.is_err() {
+    if taken.as_ref().is_err_and(|fault| !fault.is_stall()) {
         drain(bytes).await;
     }
     let pushed = taken?;

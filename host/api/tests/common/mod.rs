@@ -20,7 +20,7 @@ pub struct Server {
     http: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), ServeError>>,
-    _data: TempDir,
+    pub data: TempDir,
 }
 
 impl Server {
@@ -36,7 +36,7 @@ impl Server {
             let _ = stopped.await;
         }));
         let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
-        Self { engine, address, token, http, stop: Some(stop), served, _data: data }
+        Self { engine, address, token, http, stop: Some(stop), served, data }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -124,4 +124,25 @@ pub async fn shown(response: Response) -> String {
     let text = response.text().await.unwrap();
     let body = serde_json::from_str::<Value>(&text).map_or(text, |json| format!("{json:#}"));
     format!("{} {media}\n{body}", status.as_u16())
+}
+
+/// A small tar archive with one file.
+pub fn archive() -> Vec<u8> {
+    let mut header = [0_u8; 512];
+    header[..8].copy_from_slice(b"hello.md");
+    header[100..108].copy_from_slice(b"0000644\0");
+    header[108..116].copy_from_slice(b"0000000\0");
+    header[116..124].copy_from_slice(b"0000000\0");
+    header[124..136].copy_from_slice(b"00000000005\0");
+    header[136..148].copy_from_slice(b"00000000000\0");
+    header[148..156].copy_from_slice(b"        ");
+    header[156] = b'0';
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    let sum = format!("{sum:06o}\0 ");
+    header[148..156].copy_from_slice(sum.as_bytes());
+    let mut bytes = header.to_vec();
+    bytes.extend_from_slice(b"hello");
+    bytes.resize(512 * 4, 0);
+    bytes
 }

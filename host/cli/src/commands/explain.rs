@@ -4,7 +4,7 @@ use clap::Args;
 use windlass_model::codes::Code;
 
 use super::Context;
-use crate::{errors::Failure, exit::Exit};
+use crate::{errors::Failure, exit::Exit, text::wrapped};
 
 /// Explain a code such as E0102
 #[derive(Debug, Args)]
@@ -41,7 +41,12 @@ pub fn run(context: &Context<'_>, command: &Explain) -> Result<Exit, Failure> {
                 &Explained::from(code),
                 |explained| explained.code.to_string(),
                 |explained| {
-                    format!("{}: {}\n\n{}", explained.code, explained.title, wrapped(explained.explanation, 80))
+                    format!(
+                        "{}: {}\n\n{}",
+                        explained.code,
+                        explained.title,
+                        wrapped(explained.explanation, 80).join("\n")
+                    )
                 },
             )?;
         }
@@ -52,23 +57,4 @@ pub fn run(context: &Context<'_>, command: &Explain) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
-}
-
-/// The text in lines of at most `width` characters.
-fn wrapped(text: &str, width: usize) -> String {
-    let mut out = String::new();
-    let mut column = 0;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if column > 0 && column + 1 + length > width {
-            out.push('\n');
-            column = 0;
-        } else if column > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += length;
-    }
-    out
 }

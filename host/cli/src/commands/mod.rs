@@ -18,6 +18,8 @@ pub mod script;
 pub mod serve;
 pub mod store;
 pub mod task;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 mod workspace;
 

@@ -9,9 +9,9 @@ use clap::{Subcommand, ValueEnum};
 use windlass_model::views::{PackageView, PushMode, PushReport, PushResult};
 use windlass_packages::{
     digest::Hasher,
-    name::{Format as Archive, PackageId},
+    name::{Format as Archive, NameError, PackageId},
     pack::{PackOptions, pack},
-    version::Version,
+    version::{Version, VersionError},
 };
 
 use super::Context;
@@ -52,10 +52,10 @@ pub enum Package {
         /// The folder
         folder: PathBuf,
         /// Id of the package
-        #[arg(long)]
+        #[arg(long, value_parser = parse_id)]
         id: PackageId,
         /// Its version
-        #[arg(long)]
+        #[arg(long, value_parser = parse_version)]
         version: Version,
         /// Folder to put the file into
         #[arg(long, default_value = ".", value_name = "DIR")]
@@ -76,6 +76,14 @@ pub enum Package {
         #[arg(long)]
         push: bool,
     },
+}
+
+fn parse_id(text: &str) -> Result<PackageId, String> {
+    text.parse().map_err(|error: NameError| format!("{error}; {}", error.fix()))
+}
+
+fn parse_version(text: &str) -> Result<Version, String> {
+    text.parse().map_err(|error: VersionError| format!("{error}; {}", error.fix()))
 }
 
 /// What to do with a version that is there already.
@@ -146,7 +154,7 @@ async fn pack_folder(context: &Context<'_>, options: PackOptions, quiet: bool) -
     let packed = tokio::task::spawn_blocking(move || pack(&options))
         .await
         .map_err(|error| Failure::new("pack", "packing was interrupted").cause(error.to_string()))?
-        .map_err(|error| Failure::new("pack", error.to_string()))?;
+        .map_err(|error| Failure::new("pack", error.to_string()).fix(error.fix()))?;
     for warning in &packed.warnings {
         context.ui.say(&format!("warning: {}", visible(warning)))?;
     }
@@ -222,12 +230,11 @@ async fn digest(path: &Path) -> Result<(String, u64), Failure> {
 fn file_name(path: &Path) -> Result<String, Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if !path.is_file() {
-        return Err(Failure::new("file", format!("there is no file {}", path.display())));
+        let failure = Failure::new("file", format!("there is no file {}", path.display()));
+        return Err(failure.fix("name a package file; one is made of a folder by: windlass package pack"));
     }
     name.parse::<windlass_packages::name::PackageName>().map(|_| name.clone()).map_err(|error| {
-        Failure::new("package-name", error.to_string())
-            .at(path.display().to_string())
-            .fix("name it like shop-web.1.4.0.tar.gz")
+        Failure::new("package-name", error.to_string()).at(path.display().to_string()).fix(error.fix())
     })
 }
 

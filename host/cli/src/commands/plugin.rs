@@ -144,7 +144,8 @@ async fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         return Err(Failure::new(
             "plugin-too-large",
             format!("{} is larger than {}", path.display(), bytes(MAX_COMPONENT)),
-        ));
+        )
+        .fix("build it in release mode, without debug information"));
     }
     tokio::fs::read(path).await.map_err(failed)
 }
@@ -155,10 +156,10 @@ async fn inspect_file(path: &Path) -> Result<PluginRecord, Failure> {
     let size = component.len() as u64;
     let host =
         PluginHost::new(Config::default()).map_err(|error| Failure::new("wasm", format!("failed to {error}")))?;
-    let plugin = host
-        .load(component)
-        .await
-        .map_err(|refused| Failure::new("plugin-refused", refused.to_string()).at(path.display().to_string()))?;
+    let plugin = host.load(component).await.map_err(|refused| {
+        let failure = Failure::new("plugin-refused", refused.to_string()).fix(refused.fix());
+        failure.at(path.display().to_string())
+    })?;
     Ok(PluginRecord {
         manifest: (**plugin.manifest()).clone(),
         sha256: plugin.digest().to_owned(),

@@ -15,7 +15,7 @@ use crate::{
     follow::{Watch, follow, parse_span},
     render::{outcomes, paint},
     text::{clock, date, duration, now_ms, visible},
-    view::{View, history::nodes},
+    view::{self, View, history::nodes},
 };
 
 /// Lines of a log in one request.
@@ -150,9 +150,9 @@ fn shown(task: &TaskDetail) -> String {
     view.settle(task.clone());
     let mut text = paint::row(&view.verdict(), 0);
     if let Some(reason) = &task.summary.reason {
-        text = format!("{text}\nwaiting: {}", visible(&reason.text));
+        text = format!("{text}\n{}", visible(&reason.text));
     }
-    format!("{text}\n\n{}", outcomes(&view))
+    format!("{text}\n\n{}", outcomes(&view, None))
 }
 
 /// Prints a log as it is read, page by page.
@@ -163,7 +163,7 @@ async fn print_log(
     node: &str,
     mut from: u64,
 ) -> Result<(), Failure> {
-    let name = if node.is_empty() { format!("task {task}") } else { visible(node.strip_prefix('@').unwrap_or(node)) };
+    let name = if node.is_empty() { format!("task {task}") } else { visible(view::shown(node)) };
     loop {
         let page = client.log(task, &LogRange { node: node.to_owned(), from, limit: Some(PAGE) }).await?;
         for line in &page.items {

@@ -3,9 +3,12 @@
 //! All of them get the same events and news from [`crate::view`]. A renderer decides only how things look.
 
 mod jsonl;
+mod live;
 pub mod paint;
 mod plain;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::io;
@@ -26,7 +29,12 @@ pub trait Renderer: Send {
     fn event(&mut self, event: &Event, news: &[News], view: &View) -> io::Result<()>;
 
     /// Some time passed.
-    fn tick(&mut self, _view: &View, _now_ms: u64) {}
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn tick(&mut self, _view: &View, _now_ms: u64) -> io::Result<()> {
+        Ok(())
+    }
 
     /// A word to the person that is not about the task, such as that the link was lost.
     ///

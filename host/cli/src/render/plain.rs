@@ -10,7 +10,7 @@ use windlass_model::{
 use super::{Renderer, outcomes, paint};
 use crate::{
     text::{clock, duration, now_ms, visible},
-    view::{Event, News, View, What, rows::progress_text},
+    view::{Event, News, View, What, rows::progress_text, shown, worded},
 };
 
 /// Writes plain lines.
@@ -34,7 +34,7 @@ impl<W: Write + Send> Renderer for Plain<W> {
             };
             let node = match news.node.as_str() {
                 "" => format!("task {}", event.task),
-                node => visible(node.strip_prefix('@').unwrap_or(node)),
+                node => visible(shown(node)),
             };
             for line in text.lines() {
                 writeln!(self.out, "{} {node} | {}", clock(news.at_ms), visible(line))?;
@@ -50,7 +50,7 @@ impl<W: Write + Send> Renderer for Plain<W> {
 
     fn end(&mut self, view: &View) -> io::Result<()> {
         if view.task().summary.state.is_final() {
-            writeln!(self.out, "\n{}", outcomes(view))?;
+            writeln!(self.out, "\n{}", outcomes(view, None))?;
         }
         writeln!(self.out, "{}", paint::row(&view.verdict(), 0))?;
         self.out.flush()
@@ -61,8 +61,8 @@ impl<W: Write + Send> Renderer for Plain<W> {
 fn text(news: &News, verbose: bool) -> Option<String> {
     Some(match &news.what {
         What::Task(state, error) => with_error(state.to_string(), error.as_ref()),
-        What::Step(RunState::Pending | RunState::Waiting) => return None,
-        What::Step(state) => state.to_string(),
+        What::Step(RunState::Pending | RunState::Waiting, _) => return None,
+        What::Step(state, why) => with_error(state.to_string(), why.as_ref()),
         What::Run(RunState::Pending | RunState::Waiting, ..) => return None,
         What::Run(state, took, error) => {
             let mut text = state.to_string();
@@ -71,11 +71,8 @@ fn text(news: &News, verbose: bool) -> Option<String> {
             }
             with_error(text, error.as_ref())
         }
-        // These are told beside a state that says already that nothing is waited for.
-        What::Reason(reason) if matches!(reason.kind.as_str(), "skipped" | "failed") => {
-            format!("because {}", reason.text)
-        }
-        What::Reason(reason) => format!("waiting: {}", reason.text),
+        What::Reason(reason) => reason.text.clone(),
+        What::Resumed(waited) => format!("goes on after waiting {}", duration(*waited)),
         What::Progress(progress) => {
             let text = progress_text(&news.node, progress);
             if text.is_empty() {
@@ -83,13 +80,8 @@ fn text(news: &News, verbose: bool) -> Option<String> {
             }
             if news.node.starts_with(PACKAGES_NODE) { format!("transfer {text}") } else { text }
         }
-        What::Line(line) => match line.level {
-            LogLevel::Debug if !verbose => return None,
-            LogLevel::Debug => format!("debug: {}", line.text),
-            LogLevel::Info | LogLevel::Stderr => line.text.clone(),
-            LogLevel::Warning => format!("warning: {}", line.text),
-            LogLevel::Error => format!("error: {}", line.text),
-        },
+        What::Line(line) if line.level == LogLevel::Debug && !verbose => return None,
+        What::Line(line) => worded(line),
     })
 }
 

@@ -6,21 +6,26 @@
 
 pub mod history;
 pub mod rows;
+mod said;
 pub mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 use windlass_model::{
     RunState, TaskId, TaskState,
-    task::{LogLine, Progress, Reason, RunView, StepView, TaskChange, TaskDetail, TaskSummary},
+    task::{LogLevel, LogLine, Progress, Reason, RunView, StepView, TaskChange, TaskDetail, TaskSummary},
 };
 
 /// Lines kept of every log: what a failure shows.
 pub const TAIL: usize = 20;
+/// A wait shorter than this is not worth a line when it is over.
+const WORTH_A_LINE_MS: u64 = 1000;
 
 /// A task being watched.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct View {
     task: TaskDetail,
     logs: BTreeMap<String, Log>,
@@ -38,7 +43,7 @@ pub struct Event {
 }
 
 /// The end of a log.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Log {
     /// Number of the next line that is new.
     next: u64,
@@ -59,14 +64,16 @@ pub struct News {
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
-    /// The task came into this state.
+    /// The task came into this state, with this error unless it was told already.
     Task(TaskState, Option<String>),
-    /// A step came into this state.
-    Step(RunState),
-    /// A run came into this state, after so many milliseconds of work, with this error.
+    /// A step came into this state; when it ended, for this reason unless a run told it already.
+    Step(RunState, Option<String>),
+    /// A run came into this state, after so many milliseconds of work, with this error unless its log told it.
     Run(RunState, Option<u64>, Option<String>),
-    /// It waits, for this reason; or was skipped for it.
+    /// It waits, for this reason.
     Reason(Reason),
+    /// It goes on, after it waited so many milliseconds in the midst of its work.
+    Resumed(u64),
     /// It is so far now.
     Progress(Progress),
     /// A line of its log.
@@ -116,6 +123,7 @@ impl View {
         reason: &Option<Reason>,
         error: &Option<String>,
     ) -> Vec<What> {
+        let untold = error.clone().filter(|error| !self.said_by_run(error));
         let summary: &mut TaskSummary = &mut self.task.summary;
         let mut what = Vec::new();
         if summary.state != state {
@@ -125,7 +133,7 @@ impl View {
             if state.is_final() && summary.ended_ms.is_none() {
                 summary.ended_ms = Some(at_ms);
             }
-            what.push(What::Task(state, error.clone()));
+            what.push(What::Task(state, untold));
         }
         what.extend(fresh(&summary.reason, reason));
         summary.state = state;
@@ -137,14 +145,16 @@ impl View {
     }
 
     fn apply_step(&mut self, node: &str, state: RunState, reason: &Option<Reason>) -> Vec<What> {
+        let why = reason.as_ref().map(|reason| reason.text.clone()).filter(|text| !self.said_by_run(text));
         let Some(step) = steps_mut(&mut self.task).find(|step| step.node == node) else {
             return Vec::new();
         };
         let mut what = Vec::new();
         if step.state != state {
-            what.push(What::Step(state));
+            what.push(What::Step(state, why.filter(|_| state.is_final())));
         }
-        what.extend(fresh(&step.reason, reason));
+        // Of what is over, the reason was told with its end.
+        what.extend(fresh(&step.reason, reason).filter(|_| !state.is_final()));
         step.state = state;
         step.reason.clone_from(reason);
         what
@@ -159,6 +169,8 @@ impl View {
         error: &Option<String>,
         progress: &Option<Progress>,
     ) -> Vec<What> {
+        let told = |error: &String| self.run(node).is_some_and(|run| self.said_in_log(run, error));
+        let untold = error.clone().filter(|error| !told(error));
         let Some(run) = steps_mut(&mut self.task).flat_map(|step| &mut step.runs).find(|run| run.node == node) else {
             return Vec::new();
         };
@@ -170,9 +182,13 @@ impl View {
             if state.is_final() {
                 run.ended_ms = Some(at_ms);
             }
-            what.push(What::Run(state, took(run), error.clone()));
+            what.push(What::Run(state, took(run), untold));
         }
         what.extend(fresh(&run.reason, reason));
+        if let (RunState::Running, RunState::Running, Some(before), None) = (run.state, state, &run.reason, reason) {
+            let waited = at_ms.saturating_sub(before.since_ms);
+            what.extend((waited >= WORTH_A_LINE_MS).then_some(What::Resumed(waited)));
+        }
         if let Some(progress) = progress {
             if is_milestone(run.progress.as_ref(), progress) {
                 what.push(What::Progress(progress.clone()));
@@ -234,6 +250,19 @@ pub fn took(run: &RunView) -> Option<u64> {
     Some(run.ended_ms?.saturating_sub(run.started_ms?))
 }
 
+/// What a line of a log says, with the word for how it is meant.
+#[must_use]
+pub fn worded(line: &LogLine) -> String {
+    match line.level {
+        LogLevel::Info | LogLevel::Stderr => line.text.clone(),
+        // The line below an error that says what to do about it is no other error.
+        LogLevel::Error if line.text.starts_with("fix: ") => line.text.clone(),
+        LogLevel::Debug => format!("debug: {}", line.text),
+        LogLevel::Warning => format!("warning: {}", line.text),
+        LogLevel::Error => format!("error: {}", line.text),
+    }
+}
+
 /// Name of the place a run works at.
 #[must_use]
 pub fn place(run: &RunView) -> &str {
@@ -243,5 +272,11 @@ pub fn place(run: &RunView) -> &str {
 /// What a step is called on a screen.
 #[must_use]
 pub fn label(step: &StepView) -> &str {
-    if step.node == windlass_model::task::PACKAGES_NODE { "packages" } else { &step.name }
+    if step.node == windlass_model::task::PACKAGES_NODE { shown(&step.node) } else { &step.name }
+}
+
+/// A node as people read it: `packages/web1`, where the server says `@packages/web1`.
+#[must_use]
+pub fn shown(node: &str) -> &str {
+    node.strip_prefix('@').unwrap_or(node)
 }

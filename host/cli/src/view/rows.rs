@@ -4,10 +4,10 @@
 
 use windlass_model::{
     RunState, TaskState,
-    task::{Progress, RunView, StepView},
+    task::{LogLevel, LogLine, Progress, RunView, StepView},
 };
 
-use super::{View, label, place};
+use super::{View, label, place, worded};
 use crate::text::{bytes, count, duration};
 
 /// One line of the tree.
@@ -42,6 +42,10 @@ pub enum Mark {
     Unknown,
     /// A line of a log.
     Line,
+    /// More rows than there is room for.
+    More,
+    /// A line of a log that tells what went wrong, or may.
+    Loud,
 }
 
 impl From<RunState> for Mark {
@@ -82,25 +86,34 @@ impl View {
         let busy = open.iter().flat_map(|step| active(step)).count();
         let free = room.saturating_sub(1 + open.len() + busy);
         let lines = free.checked_div(busy).unwrap_or(0).min(LINES);
-        rows.extend(self.tail("").rev().take(LINES).map(line_row(1)).collect::<Vec<_>>().into_iter().rev());
+        // The reason of a wait is what people came for: it has a row of its own, and so the room of one.
+        rows.extend(self.task.summary.reason.as_ref().map(|reason| {
+            let text = reason.text.clone();
+            Row { depth: 1, mark: Mark::Waiting, text, note: String::new() }
+        }));
+        rows.extend(self.last_lines("", LINES, 1));
         for step in open {
             rows.push(step_row(step, now_ms));
             for run in active(step) {
                 rows.push(run_row(run, now_ms));
-                let tail: Vec<Row> = self.tail(&run.node).rev().take(lines).map(line_row(3)).collect();
-                rows.extend(tail.into_iter().rev());
+                rows.extend(self.last_lines(&run.node, lines, 3));
             }
         }
         fit(rows, room)
     }
 
+    /// The last lines of a log that people want, in order.
+    fn last_lines(&self, node: &str, count: usize, depth: usize) -> Vec<Row> {
+        let wanted = self.tail(node).filter(|line| line.level != LogLevel::Debug);
+        let mut rows: Vec<Row> = wanted.rev().take(count).map(line_row(depth)).collect();
+        rows.reverse();
+        rows
+    }
+
     fn title_row(&self, now_ms: u64) -> Row {
         let summary = &self.task.summary;
         let age = now_ms.saturating_sub(summary.started_ms.unwrap_or(summary.created_ms));
-        let mut note = format!("{} · {}", summary.state, duration(age));
-        if let Some(reason) = &summary.reason {
-            note = format!("{note} · {}", reason.text);
-        }
+        let note = format!("{} · {}", summary.state, duration(age));
         Row { depth: 0, mark: summary.state.into(), text: format!("task {} · {}", summary.id, summary.title), note }
     }
 }
@@ -142,8 +155,13 @@ fn run_row(run: &RunView, now_ms: u64) -> Row {
     Row { depth: 2, mark, text: place(run).to_owned(), note: notes.join(" · ") }
 }
 
-fn line_row(depth: usize) -> impl Fn(&windlass_model::task::LogLine) -> Row {
-    move |line| Row { depth, mark: Mark::Line, text: line.text.clone(), note: String::new() }
+/// A row for a line of a log.
+pub fn line_row(depth: usize) -> impl Fn(&LogLine) -> Row {
+    move |line| {
+        let loud = matches!(line.level, LogLevel::Warning | LogLevel::Error);
+        let mark = if loud { Mark::Loud } else { Mark::Line };
+        Row { depth, mark, text: worded(line), note: String::new() }
+    }
 }
 
 /// How far something is, in bytes when packages are moved.
@@ -167,7 +185,7 @@ fn fit(mut rows: Vec<Row>, room: usize) -> Vec<Row> {
     if rows.len() > room {
         let hidden = rows.len() - (room - 1);
         rows.truncate(room - 1);
-        rows.push(Row { depth: 1, mark: Mark::Line, text: format!("… and {hidden} more"), note: String::new() });
+        rows.push(Row { depth: 1, mark: Mark::More, text: format!("and {hidden} more"), note: String::new() });
     }
     rows
 }

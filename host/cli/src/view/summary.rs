@@ -9,8 +9,8 @@ use windlass_model::{
 
 use super::{
     View, label, place,
-    rows::{Mark, Row},
-    took,
+    rows::{Mark, Row, line_row},
+    shown, took,
 };
 use crate::text::{count, duration};
 
@@ -40,9 +40,12 @@ impl View {
         if step.state != RunState::Succeeded {
             notes.push(step.state.to_string());
         }
-        notes.push(machines(step));
+        // Where it did not run is no news.
+        if step.state != RunState::Skipped {
+            notes.push(machines(step));
+        }
         notes.extend(span(step).map(duration));
-        notes.extend(step.reason.as_ref().map(|reason| reason.text.clone()));
+        notes.extend(self.own_reason(step));
         notes.retain(|note| !note.is_empty());
         vec![Row { depth: 0, mark: step.state.into(), text: label(step).to_owned(), note: notes.join(" · ") }]
     }
@@ -57,18 +60,12 @@ impl View {
         if let Some(ms) = took(run) {
             note = format!("{note} after {}", duration(ms));
         }
-        let mut rows = vec![Row { depth: 0, mark: run.state.into(), text: node.to_owned(), note }];
-        rows.extend(self.tail(node).map(|line| Row {
-            depth: 1,
-            mark: Mark::Line,
-            text: line.text.clone(),
-            note: String::new(),
-        }));
-        let already_said = self.tail(node).any(|line| run.error.as_ref() == Some(&line.text));
-        if let (Some(error), false) = (&run.error, already_said) {
+        let mut rows = vec![Row { depth: 0, mark: run.state.into(), text: shown(node).to_owned(), note }];
+        rows.extend(self.tail(node).map(line_row(1)));
+        if let Some(error) = run.error.as_ref().filter(|error| !self.said_in_own_log(run, error)) {
             rows.extend(error.lines().map(|line| Row {
                 depth: 1,
-                mark: Mark::Line,
+                mark: Mark::Loud,
                 text: line.to_owned(),
                 note: String::new(),
             }));
@@ -76,7 +73,7 @@ impl View {
         rows
     }
 
-    /// The table at the end: each step, and each run that did not succeed.
+    /// The table at the end: each step, and each run that did not succeed. Errors are told here a second, last time.
     #[must_use]
     pub fn outcomes(&self) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
@@ -86,11 +83,17 @@ impl View {
                 state: step.state,
                 machines: machines(step),
                 took: span(step).map(duration).unwrap_or_default(),
-                note: step.reason.as_ref().map(|reason| reason.text.clone()).unwrap_or_default(),
+                note: self.own_reason(step).unwrap_or_default(),
             });
             outcomes.extend(step.runs.iter().filter(|run| is_worth_a_line(run)).map(run_outcome));
         }
         outcomes
+    }
+
+    /// Why a step is as it is, unless its runs say it.
+    fn own_reason(&self, step: &StepView) -> Option<String> {
+        let text = &step.reason.as_ref()?.text;
+        (!step.state.is_final() || !self.said_by_run(text)).then(|| text.clone())
     }
 
     /// The last line: how the task ended.
@@ -105,7 +108,7 @@ impl View {
         if let (Some(start), Some(end)) = (summary.started_ms, summary.ended_ms) {
             note = format!("{note} in {}", duration(end.saturating_sub(start)));
         }
-        if let Some(error) = &summary.error {
+        if let Some(error) = summary.error.as_ref().filter(|error| !self.said_by_run(error)) {
             note = format!("{note}: {error}");
         }
         Row { depth: 0, mark: summary.state.into(), text: format!("task {} · {}", summary.id, summary.title), note }
@@ -118,7 +121,7 @@ fn is_worth_a_line(run: &RunView) -> bool {
 
 fn run_outcome(run: &RunView) -> Outcome {
     Outcome {
-        name: run.node.clone(),
+        name: shown(&run.node).to_owned(),
         state: run.state,
         machines: String::new(),
         took: took(run).map(duration).unwrap_or_default(),

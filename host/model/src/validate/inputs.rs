@@ -134,16 +134,28 @@ fn wrong_kind(input: &Input, value: &Json) -> Option<Diagnostic> {
         Json::Object(_) => "a map",
     };
     let message = format!("{} must be {}, not {found}", input.name, expected(input.kind));
-    let diagnostic = Diagnostic::new(Code::E0305, message);
-    Some(match value {
-        Json::Number(_) | Json::Bool(_) if expected(input.kind).contains("text") => {
-            diagnostic.fix("put the value in quotes")
+    Some(Diagnostic::new(Code::E0305, message).fix(remedy(input, value)))
+}
+
+/// How to write a value of the kind that is wanted. What was written is not repeated: it may be a secret.
+fn remedy(input: &Input, value: &Json) -> String {
+    let name = &input.name;
+    let is_scalar = |value: &Json| matches!(value, Json::String(_) | Json::Number(_) | Json::Bool(_));
+    let takes_text = matches!(input.kind, InputKind::Text | InputKind::Package);
+    match (input.kind, value) {
+        (_, Json::Number(_) | Json::Bool(_)) if takes_text => "put the value in quotes".to_owned(),
+        (InputKind::List, Json::String(_)) => format!("put it in brackets: {name}: [\"…\"]"),
+        (InputKind::List, Json::Number(_) | Json::Bool(_)) => format!("put it in quotes and brackets: {name}: [\"…\"]"),
+        (InputKind::List, Json::Array(items)) if items.iter().all(is_scalar) => {
+            "put numbers and flags in it in quotes".to_owned()
         }
-        Json::Array(_) | Json::Object(_) if found.contains("other") => {
-            diagnostic.fix("put numbers and flags in it in quotes")
+        (InputKind::Map, Json::Object(entries)) if entries.values().all(is_scalar) => {
+            "put numbers and flags in it in quotes".to_owned()
         }
-        _ => diagnostic.fix(format!("write {}: {}", input.name, example(input.kind))),
-    })
+        (InputKind::List, _) => format!("write texts only: {name}: [\"…\", \"…\"]"),
+        (InputKind::Map, _) => format!("write texts only: {name}: {{ KEY: \"…\" }}"),
+        (kind, _) => format!("write {name}: {}", example(kind)),
+    }
 }
 
 fn wrong_choice(input: &Input, value: &Json) -> Option<Diagnostic> {
@@ -175,4 +187,28 @@ fn clear_secret(input: &Input, value: &Json) -> Option<Diagnostic> {
 
 fn is_template(value: &Json) -> bool {
     value.as_str().is_some_and(|text| text.contains("#{"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is said to each value of a kind that does not take it.
+    #[test]
+    fn a_value_of_the_wrong_kind_is_told_how_to_be_written() {
+        let values =
+            [json!(null), json!(7), json!(true), json!("a"), json!(["a", 1]), json!([["a"]]), json!({ "a": 1 })];
+        let mut told = String::new();
+        for kind in ["text", "integer", "boolean", "list", "map", "secret", "package"] {
+            let input: Input = serde_json::from_value(json!({ "name": "x", "type": kind })).unwrap();
+            for value in &values {
+                if let Some(wrong) = wrong_kind(&input, value) {
+                    told.push_str(&format!("{value}: {}\n  fix: {}\n", wrong.message, wrong.fix));
+                }
+            }
+        }
+        insta::assert_snapshot!(told);
+    }
 }

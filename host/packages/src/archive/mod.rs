@@ -71,7 +71,7 @@ pub struct Inspection {
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The path leaves the folder, or cannot be trusted to stay in it.
-    #[error("the entry {entry} has an unsafe path: {reason}; pack the folder again with 'windlass package pack'")]
+    #[error("the entry {entry} has an unsafe path: {reason}")]
     Path {
         /// The entry, quoted.
         entry: String,
@@ -79,7 +79,7 @@ pub enum ArchiveError {
         reason: &'static str,
     },
     /// A link leads outside, or cannot be trusted to stay inside.
-    #[error("the link {entry} to {target} is unsafe: {reason}; replace the link by the file it means")]
+    #[error("the link {entry} to {target} is unsafe: {reason}")]
     Link {
         /// The link, quoted.
         entry: String,
@@ -89,7 +89,7 @@ pub enum ArchiveError {
         reason: &'static str,
     },
     /// Two entries claim one place.
-    #[error("the entry {entry} clashes with an earlier one: {reason}; a package must hold each path once")]
+    #[error("the entry {entry} clashes with an earlier one: {reason}")]
     Clash {
         /// The later entry, quoted.
         entry: String,
@@ -97,7 +97,7 @@ pub enum ArchiveError {
         reason: &'static str,
     },
     /// Something that is neither file, folder nor link, or is stored in a way not understood.
-    #[error("the entry {entry} is {what}; {fix}")]
+    #[error("the entry {entry} is {what}")]
     Unsupported {
         /// The entry, quoted.
         entry: String,
@@ -107,7 +107,7 @@ pub enum ArchiveError {
         fix: &'static str,
     },
     /// A limit is exceeded.
-    #[error("the entry {entry} exceeds a limit: {what}; if the package is sound, raise '{setting}' in windlass.toml")]
+    #[error("the entry {entry} exceeds a limit: {what}")]
     Limit {
         /// The entry at which the limit was reached, quoted.
         entry: String,
@@ -117,9 +117,7 @@ pub enum ArchiveError {
         setting: &'static str,
     },
     /// The bytes are no such archive, or end early.
-    #[error(
-        "not a readable {format} archive ({at}): {cause}; it may be cut short or misnamed, so build and upload it again"
-    )]
+    #[error("not a readable {format} archive ({at}): {cause}")]
     Damaged {
         /// The expected kind of archive.
         format: &'static str,
@@ -134,6 +132,23 @@ pub enum ArchiveError {
     /// The caller asked to stop.
     #[error("the inspection was cancelled")]
     Stopped,
+}
+
+impl ArchiveError {
+    /// One thing to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::Path { .. } => "pack the folder again with 'windlass package pack'".to_owned(),
+            Self::Link { .. } => "replace the link by the file it means".to_owned(),
+            Self::Clash { .. } => "pack it so that it holds each path once".to_owned(),
+            Self::Unsupported { fix, .. } => (*fix).to_owned(),
+            Self::Limit { setting, .. } => format!("if the package is sound, raise '{setting}' in windlass.toml"),
+            Self::Damaged { .. } => "it may be cut short or misnamed: build and push it again".to_owned(),
+            Self::Io(_) => "look at the disk and the log of the server, and push it again".to_owned(),
+            Self::Stopped => "push it again".to_owned(),
+        }
+    }
 }
 
 /// Tells a running inspection to stop; it does so at the next block.

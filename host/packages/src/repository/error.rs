@@ -13,7 +13,7 @@ use super::index::IndexError;
 pub enum PushError {
     /// K5: a version is pushed once.
     #[error(
-        "{name} is in the repository already{}; push it under a new version, or replace it with --if-exists replace",
+        "{name} is in the repository already{}",
         match same { Some(true) => ", with the same bytes", Some(false) => ", with other bytes", None => "" }
     )]
     Exists {
@@ -23,7 +23,7 @@ pub enum PushError {
         same: Option<bool>,
     },
     /// The link broke or the sender stopped.
-    #[error("the upload of {name} broke off after {received} bytes: {cause}; push it again")]
+    #[error("the upload of {name} broke off after {received} bytes: {cause}")]
     Interrupted {
         /// What was pushed.
         name: String,
@@ -33,9 +33,7 @@ pub enum PushError {
         cause: io::Error,
     },
     /// The sender went silent.
-    #[error(
-        "the upload of {name} stalled: nothing came for {seconds} s after {received} bytes; check the link and push it again"
-    )]
+    #[error("the upload of {name} stalled: nothing came for {seconds} s after {received} bytes")]
     Stalled {
         /// What was pushed.
         name: String,
@@ -45,7 +43,7 @@ pub enum PushError {
         seconds: u64,
     },
     /// Fewer or more bytes than announced.
-    #[error("the upload of {name} brought {received} bytes where {expected} were announced; push it again")]
+    #[error("the upload of {name} brought {received} bytes where {expected} were announced")]
     Length {
         /// What was pushed.
         name: String,
@@ -55,9 +53,7 @@ pub enum PushError {
         expected: u64,
     },
     /// Larger than the repository takes.
-    #[error(
-        "{name} is larger than the allowed {limit} bytes; make it smaller, or raise 'packages.max_packed_bytes' in windlass.toml"
-    )]
+    #[error("{name} is larger than the allowed {limit} bytes")]
     TooLarge {
         /// What was pushed.
         name: String,
@@ -65,7 +61,7 @@ pub enum PushError {
         limit: u64,
     },
     /// The bytes are not the ones the sender meant.
-    #[error("{name} arrived with SHA-256 {actual} where {expected} was announced; build and push it again")]
+    #[error("{name} arrived with SHA-256 {actual} where {expected} was announced")]
     Digest {
         /// What was pushed.
         name: String,
@@ -92,17 +88,15 @@ pub enum PushError {
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
     /// No such package or version.
-    #[error("no package {wanted} in the repository; {known}")]
+    #[error("there is no package {wanted} in the repository")]
     NotFound {
         /// What was asked for.
         wanted: String,
-        /// What there is instead, and how to add it.
+        /// What there is instead, or how to add it.
         known: String,
     },
     /// The bytes of a known package are missing or changed on disk.
-    #[error(
-        "the bytes of {name} are {problem} in {}; push the same file again with --if-exists replace", folder.display()
-    )]
+    #[error("the bytes of {name} are {problem} in {}", folder.display())]
     Damaged {
         /// Which package.
         name: String,
@@ -112,7 +106,7 @@ pub enum RepositoryError {
         folder: PathBuf,
     },
     /// The disk.
-    #[error("the package folder {} could not be used: {cause}; {}", folder.display(), disk_fix(cause))]
+    #[error("the package folder {} could not be used: {cause}", folder.display())]
     Disk {
         /// The repository's folder.
         folder: PathBuf,
@@ -123,7 +117,7 @@ pub enum RepositoryError {
     #[error("the package records could not be used: {0}")]
     Index(#[from] IndexError),
     /// A record of a later release.
-    #[error("the record of {id} has format {found}, and this release knows up to {known}; start the newer windlass")]
+    #[error("the record of {id} has format {found}, and this release knows up to {known}")]
     NewerFormat {
         /// Which package.
         id: String,
@@ -132,6 +126,38 @@ pub enum RepositoryError {
         /// The newest known here.
         known: u32,
     },
+}
+
+impl PushError {
+    /// One thing to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::Exists { .. } => "push it under a new version, or replace it with --if-exists replace".to_owned(),
+            Self::Interrupted { .. } | Self::Length { .. } => "push it again".to_owned(),
+            Self::Stalled { .. } => "check the link and push it again".to_owned(),
+            Self::TooLarge { .. } => {
+                "make it smaller, or raise 'packages.max_packed_bytes' in windlass.toml".to_owned()
+            }
+            Self::Digest { .. } => "build and push it again".to_owned(),
+            Self::Archive { cause, .. } => cause.fix(),
+            Self::Repository(error) => error.fix(),
+        }
+    }
+}
+
+impl RepositoryError {
+    /// One thing to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::NotFound { known, .. } => known.clone(),
+            Self::Damaged { .. } => "push the same file again with --if-exists replace".to_owned(),
+            Self::Disk { cause, .. } => disk_fix(cause).to_owned(),
+            Self::Index(_) => "look at the server's log and start it again".to_owned(),
+            Self::NewerFormat { .. } => "start the newer windlass".to_owned(),
+        }
+    }
 }
 
 fn disk_fix(cause: &io::Error) -> &'static str {
@@ -157,7 +183,8 @@ mod tests {
         ];
         let texts = kinds.map(|kind| {
             let (folder, cause) = ("/var/lib/windlass/packages".into(), kind.into());
-            RepositoryError::Disk { folder, cause }.to_string()
+            let error = RepositoryError::Disk { folder, cause };
+            format!("{error}; {}", error.fix())
         });
         insta::assert_snapshot!(texts.join("\n"), @r"
         the package folder /var/lib/windlass/packages could not be used: no storage space; free space on its disk

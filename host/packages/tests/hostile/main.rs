@@ -55,7 +55,7 @@ fn every_hostile_archive_is_refused_in_words_and_in_time() {
             let verdict = look(format, &bytes);
             assert!(start.elapsed() < Duration::from_secs(2), "{case}: {:?}", start.elapsed());
             let error = verdict.expect_err(case);
-            lines.push(format!("{case}\n    {error}"));
+            lines.push(format!("{case}\n    {error}\n    fix: {}", error.fix()));
         }
     }
     assert!(lines.len() >= 40, "{} cases", lines.len());
