@@ -41,8 +41,9 @@ pub async fn check(data: &Path) -> Result<Checked, EngineError> {
                 checked.damaged(place, format!("the file it names is missing: {}", path.display()));
             }
         }
-        // Why is in the findings already; records cannot be told apart from a journal that does not read.
-        Err(error) => checked.damaged("records", format!("they were not looked at: {error}")),
+        Err(error) if checked.is_sound() => checked.damaged("records", format!("they were not looked at: {error}")),
+        // Why is in the findings already.
+        Err(_) => checked.note("records", "they were not looked at one by one, because the journal is damaged"),
     }
     let data = data.to_owned();
     blocking(move || {

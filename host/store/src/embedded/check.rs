@@ -63,7 +63,8 @@ impl Checked {
         }
     }
 
-    fn note(&mut self, place: impl ToString, problem: impl ToString) {
+    /// Adds what is worth knowing.
+    pub fn note(&mut self, place: impl ToString, problem: impl ToString) {
         self.notes.push(Finding { place: place.to_string(), problem: problem.to_string() });
     }
 }
