@@ -19,7 +19,7 @@ const STEPS: &str = r#"
       script: |
         echo run >> "$HOME/runs"
         for n in 1 2 3 4 5; do echo "before $n"; done
-        while [ ! -e "$HOME/go" ]; do sleep 0.05; done
+        while [ ! -e "$HOME/go" ]; do [ -d "$HOME" ] || exit 1; sleep 0.05; done
         for n in 1 2 3 4 5; do echo "after $n"; done
   - { name: next, uses: run-script@1, on: { role: web }, with: { script: "echo ran next >> $HOME/runs" } }
 "#;

@@ -1,6 +1,6 @@
 //! The command line of `cargo xtask`.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Chores of the Windlass repository.
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ pub enum Chore {
     Test(Test),
     /// Build the step plugins into plugins/dist.
     Plugins(Plugins),
-    /// Run a benchmark of the tests folder, such as `deploy`.
+    /// Run a benchmark, such as `deploy`.
     Bench(Bench),
     /// Everything that must pass before a change is taken: the same as .ci/run.
     Ci,
@@ -58,11 +58,34 @@ pub struct Plugins {
 /// Which benchmark runs.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Its name: a file in tests/benches.
-    pub name: String,
+    /// What is measured.
+    pub subject: Subject,
     /// Arguments for the benchmark itself.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<String>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// Whole deployments to ten targets, beside plain ssh and a peer.
+    Deploy,
+    /// Events a second of the scheduler.
+    Scheduler,
+    /// Commits a second of the embedded store.
+    Store,
+}
+
+impl Subject {
+    /// Its package, and the name of the benchmark there.
+    #[must_use]
+    pub fn place(self) -> [&'static str; 2] {
+        match self {
+            Self::Deploy => ["windlass-tests", "deploy"],
+            Self::Scheduler => ["windlass-scheduler", "events"],
+            Self::Store => ["windlass-store", "commit_rate"],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +98,7 @@ mod tests {
         Cli::command().debug_assert();
         let cli = Cli::parse_from(["xtask", "bench", "deploy", "--quick"]);
         assert!(
-            matches!(cli.chore, Chore::Bench(Bench { name, arguments }) if name == "deploy" && arguments == ["--quick"])
+            matches!(cli.chore, Chore::Bench(Bench { subject: Subject::Deploy, arguments }) if arguments == ["--quick"])
         );
         let cli = Cli::parse_from(["xtask", "test", "--long", "store", "runner"]);
         assert!(matches!(cli.chore, Chore::Test(Test { long: true, filters }) if filters == ["store", "runner"]));

@@ -30,9 +30,10 @@ fn run(chore: &Chore) -> Result<ExitCode, String> {
     }
     match chore {
         Chore::Ci => become_program(Command::new(root.join(".ci/run")).current_dir(root)),
-        Chore::Bench(Bench { name, arguments }) => {
+        Chore::Bench(Bench { subject, arguments }) => {
+            let [package, name] = subject.place();
             let mut bench = cargo(&root);
-            bench.args(["bench", "--package", "windlass-tests", "--bench", name, "--"]).args(arguments);
+            bench.args(["bench", "--package", package, "--bench", name, "--"]).args(arguments);
             become_program(&mut bench)
         }
         Chore::Demo(_) => chores(&root, &["--bin", "windlass"]),

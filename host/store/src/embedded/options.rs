@@ -9,7 +9,7 @@ use crate::journal::{Disk, JournalError, RealDisk};
 use crate::record::Seq;
 use crate::transfer::TransferError;
 
-/// How to open an [`EmbeddedStore`]. The default is right for a server.
+/// How to open an [`EmbeddedStore`](super::EmbeddedStore). The default is right for a server.
 #[derive(Clone)]
 pub struct EmbeddedOptions {
     /// How much of the index stays in memory.
