@@ -27,10 +27,16 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Longest token worth looking up.
 const MAX_TOKEN: usize = 512;
 
+/// Whose token a request carries.
+#[derive(Clone, Default)]
+struct Who(String);
+
 /// A request as a handler sees it.
 pub struct Call<P = Nothing, Q = Nothing, B = ()> {
     /// What is served.
     pub app: Arc<App>,
+    /// Name of the token that the request carries.
+    pub who: String,
     /// The request's headers.
     pub headers: HeaderMap,
     /// Parameters in the path.
@@ -104,7 +110,9 @@ impl Operation {
                 let params = path_params(path, &mut parts).await?;
                 let query = query(&parts.uri)?;
                 let body = B::read(&app, &parts.headers, body).await?;
-                handler(Call { app, headers: parts.headers, path: params, query, body }).await.map(Answer::respond)
+                let who = parts.extensions.remove::<Who>().unwrap_or_default().0;
+                let call = Call { app, who, headers: parts.headers, path: params, query, body };
+                handler(call).await.map(Answer::respond)
             }
             .boxed()
         };
@@ -169,8 +177,9 @@ impl Operation {
         }
     }
 
-    async fn call(&self, app: Arc<App>, request: Request) -> Result<Response, Fault> {
+    async fn call(&self, app: Arc<App>, mut request: Request) -> Result<Response, Fault> {
         let who = if self.public { String::new() } else { authenticate(&app, request.headers()).await? };
+        request.extensions_mut().insert(Who(who.clone()));
         let key = if self.idempotent { idempotency::key(request.headers())? } else { None };
         let answer = match key {
             Some(key) => self.once(app, request, format!("{who}\n{key}")).boxed(),

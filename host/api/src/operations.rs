@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use axum::http::Method;
 
 use crate::{
-    handlers::{backup, catalog, packages, server, tasks},
+    handlers::{backup, catalog, packages, scheduling, server, tasks},
     operation::Operation,
 };
 
@@ -63,10 +63,18 @@ fn table() -> Vec<Operation> {
         Op::new(GET, "/api/v1/plugins/{plugin}", "get_plugin", "One plugin with its manifest", packages::plugin),
 
         Op::new(POST, "/api/v1/deployments", "deploy", "Queue the deployment of a release", tasks::deploy).idempotent(),
+        Op::new(POST, "/api/v1/plan", "plan", "What a deployment would do, played forward from the server as it is", scheduling::plan).within(LONG),
+        Op::new(GET, "/api/v1/locks", "list_locks", "Every resource in use: who holds it, and who waits", scheduling::locks),
+        Op::new(GET, "/api/v1/locks/broken", "list_broken_locks", "Locks that were broken: when, by whom and why", scheduling::broken_locks),
+        Op::new(POST, "/api/v1/locks/break", "break_lock", "Take a lock away from those who hold it", scheduling::break_lock),
+        Op::new(GET, "/api/v1/interruptions", "list_interruptions", "What people are asked", scheduling::questions),
+        Op::new(POST, "/api/v1/interruptions/{question}/answer", "answer_interruption", "Answer a question", scheduling::answer),
         Op::new(POST, "/api/v1/scripts/run", "run_script", "Queue the run of a script", tasks::run_script).idempotent(),
         Op::new(GET, "/api/v1/tasks", "list_tasks", "Tasks that match, newest first", tasks::tasks),
         Op::new(GET, "/api/v1/tasks/{task}", "get_task", "A task with its tree", tasks::task),
         Op::new(POST, "/api/v1/tasks/{task}/cancel", "cancel_task", "Ask a task to stop", tasks::cancel),
+        Op::new(GET, "/api/v1/tasks/{task}/why", "why_task", "Why a task waits", scheduling::why),
+        Op::new(POST, "/api/v1/tasks/{task}/top", "move_task_to_top", "Make a queued task the next", scheduling::move_to_top),
         Op::new(GET, "/api/v1/tasks/{task}/log", "read_log", "Lines of a node's log, as JSON or plain text", tasks::log),
         Op::new(GET, "/api/v1/tasks/{task}/events", "follow_task", "Follow a task's events up to its end", tasks::task_events).bounded_by_itself(),
         Op::new(GET, "/api/v1/events", "follow_all", "Follow the events of all tasks", tasks::all_events).bounded_by_itself(),

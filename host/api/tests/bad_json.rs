@@ -45,7 +45,7 @@ fn operations() -> Vec<(String, String, bool)> {
         for (method, described) in methods.as_object().unwrap() {
             let body = &described["requestBody"];
             if body["content"].get("application/json").is_some() {
-                let path = path.replace("{machine}", "here").replace("{project}", "shop");
+                let path = path.replace("{machine}", "here").replace("{project}", "shop").replace("{question}", "1");
                 found.push((method.to_uppercase(), path, body["required"] == true));
             }
         }

@@ -91,12 +91,22 @@ pub enum Colour {
 pub enum Command {
     /// Deploy a release to an environment, and watch it
     Deploy(commands::deploy::Deploy),
+    /// Tell what a deployment would do; nothing is changed
+    Plan(commands::plan::Plan),
     /// Create and look at releases
     #[command(subcommand, visible_alias = "releases")]
     Release(commands::release::Release),
     /// Look at tasks, follow and cancel them
     #[command(subcommand, visible_alias = "tasks")]
     Task(commands::task::Task),
+    /// Tell why a task waits
+    Why(commands::why::Why),
+    /// Look at what tasks ask people, and answer
+    #[command(subcommand, visible_alias = "interruptions")]
+    Interruption(commands::interruption::Interruption),
+    /// Look at locks, and break one that nobody will give back
+    #[command(subcommand, visible_alias = "locks")]
+    Lock(commands::lock::Lock),
     /// Send the files of a folder to the server
     Apply(commands::apply::Apply),
     /// Check the files of a folder

@@ -38,7 +38,7 @@ pub struct Scene {
 /// One line of a scene.
 pub enum Act {
     /// The server tells this.
-    Event(Event),
+    Event(Box<Event>),
     /// The screen is looked at, at this moment.
     Look(u64),
     /// The renderer is told this.
@@ -65,7 +65,7 @@ impl Scene {
         self.acts
             .iter()
             .filter_map(|act| match act {
-                Act::Event(event) => Some(event.clone()),
+                Act::Event(event) => Some((**event).clone()),
                 _ => None,
             })
             .collect()
@@ -86,7 +86,7 @@ impl Scene {
                 let (seconds, rest) = line.split_once(' ').unwrap();
                 now = START + (seconds.parse::<f64>().unwrap() * 1000.0) as u64;
                 let change = change(rest, now, &mut lines);
-                acts.push(Act::Event(Event { task: task.summary.id, at_ms: now, change }));
+                acts.push(Act::Event(Box::new(Event { task: task.summary.id, at_ms: now, change })));
             }
         }
         Self { task, acts }
@@ -167,7 +167,7 @@ fn state(node: String, word: &str, rest: &str, now: u64) -> TaskChange {
     let (reason, error) = if is_step || !ended_badly { (text, None) } else { (None, text) };
     let reason = reason.map(|text| {
         let (kind, text) = text.split_once(": ").unwrap();
-        Reason { kind: kind.to_owned(), text: text.to_owned(), holder: None, since_ms: now }
+        Reason::new(kind, text, now)
     });
     let state = serde_json::Value::from(word);
     if node.is_empty() {

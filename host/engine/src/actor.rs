@@ -30,8 +30,10 @@ pub struct Hands {
 /// What is going on.
 #[derive(Default)]
 struct Live {
-    runs: HashMap<RunKey, (CancelToken, Option<StopKind>)>,
-    transfers: HashMap<TaskId, CancelToken>,
+    /// By run: its attempt, how it is stopped, and why it was.
+    runs: HashMap<RunKey, (u32, CancelToken, Option<StopKind>)>,
+    /// Transfers of a task, each to some machines.
+    transfers: HashMap<TaskId, Vec<CancelToken>>,
     /// Everything that is spawned, so that closing ends it.
     work: tokio::task::JoinSet<()>,
     /// Set once the server stops: nothing new is started.
@@ -73,10 +75,11 @@ impl Hands {
         let cancel = CancelToken::new();
         {
             let mut live = self.lock();
-            if live.closed || live.runs.contains_key(&run) {
+            // An attempt that has just ended may not be cleared away yet when the next one starts.
+            if live.closed || live.runs.get(&run).is_some_and(|(known, ..)| *known >= attempt) {
                 return;
             }
-            live.runs.insert(run, (cancel.clone(), None));
+            live.runs.insert(run, (attempt, cancel.clone(), None));
         }
         let hands = Arc::clone(self);
         let work = tokio::spawn({
@@ -101,7 +104,10 @@ impl Hands {
                     )
                 }
             };
-            let stopped = hands.lock().runs.get(&run).and_then(|(_, kind)| *kind);
+            let own = |(known, _, kind): &(u32, CancelToken, Option<StopKind>)| {
+                (*known == attempt).then_some(*kind).flatten()
+            };
+            let stopped = hands.lock().runs.get(&run).and_then(own);
             let outcome = match (outcome, stopped) {
                 (RunOutcome::Cancelled, Some(StopKind::Timeout)) => {
                     RunOutcome::Failed { error: stop_text(StopKind::Timeout).to_owned() }
@@ -109,7 +115,12 @@ impl Hands {
                 (outcome, _) => outcome,
             };
             let told = services.driver.submit(Event::RunFinished { run, outcome }, None, Batch::new()).await;
-            hands.lock().runs.remove(&run);
+            {
+                let mut live = hands.lock();
+                if live.runs.get(&run).is_some_and(|(known, ..)| *known == attempt) {
+                    live.runs.remove(&run);
+                }
+            }
             // The machine may forget a result only once its consequence is durable here.
             if let (Ok(()), Some((machine, tickets))) = (told, settled) {
                 for ticket in tickets {
@@ -122,8 +133,9 @@ impl Hands {
     }
 
     fn stop_run(&self, run: RunKey, kind: StopKind) {
-        if let Some((cancel, stopped)) = self.lock().runs.get_mut(&run) {
-            *stopped = Some(kind);
+        if let Some((_, cancel, stopped)) = self.lock().runs.get_mut(&run) {
+            // More force changes nothing about why it is stopped.
+            stopped.get_or_insert(kind);
             cancel.cancel();
         }
     }
@@ -138,20 +150,19 @@ impl Hands {
             if live.closed {
                 return;
             }
-            live.transfers.insert(task, cancel.clone());
+            live.transfers.entry(task).or_default().push(cancel.clone());
         }
-        let hands = Arc::clone(self);
         self.spawn(async move {
             match context(&services, task).await {
                 Ok(context) => barrier::acquire(Arc::clone(&services), context, machines, cancel).await,
                 Err(error) => {
                     for machine in machines {
                         let error = error.message.clone();
-                        services.driver.send(Event::PackagesFailed { task, machine: Some(machine), error }).await;
+                        let failed = Event::PackagesFailed { task, machine: Some(machine), error, unavailable: false };
+                        services.driver.send(failed).await;
                     }
                 }
             }
-            hands.lock().transfers.remove(&task);
         });
     }
 }
@@ -180,10 +191,12 @@ impl Actor for HandsActor {
                         async move { services.driver.send(Event::PackagesAcquired { task, machine: None }).await },
                     );
                 }
-                self.0.acquire(task, machines);
+                if !machines.is_empty() {
+                    self.0.acquire(task, machines);
+                }
             }
             Decision::StopAcquire { task } => {
-                if let Some(cancel) = self.0.lock().transfers.get(&task) {
+                for cancel in self.0.lock().transfers.get(&task).into_iter().flatten() {
                     cancel.cancel();
                 }
             }
@@ -195,6 +208,7 @@ impl Actor for HandsActor {
         let Some(services) = self.0.services.get().cloned() else {
             return;
         };
+        self.0.lock().transfers.remove(&task);
         services.contexts.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
         tokio::spawn(async move {
             services.logs.flush().await;

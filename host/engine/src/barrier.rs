@@ -213,7 +213,7 @@ async fn report(services: &Services, task: TaskId, machine: &MachineName, result
     let machine = Some(machine.clone());
     let event = match result {
         Ok(()) => Event::PackagesAcquired { task, machine },
-        Err(error) => Event::PackagesFailed { task, machine, error },
+        Err(error) => Event::PackagesFailed { task, machine, error, unavailable: false },
     };
     services.driver.send(event).await;
 }

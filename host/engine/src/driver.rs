@@ -12,10 +12,10 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use windlass_model::{
-    RunState, TaskId, TaskState,
+    RunState, TaskId, TaskKind,
     task::{PACKAGES_NODE, Reason, TaskChange, TaskDetail, step_node},
 };
-use windlass_scheduler::{Decision, Event, LockRequest, Settings, State, StopKind, Subject};
+use windlass_scheduler::{Decision, Event, LockRequest, RunKey, Settings, State, StopKind, Subject, progress::Resume};
 use windlass_store::{Batch, Key, Store, StoreError};
 
 use crate::{
@@ -23,7 +23,8 @@ use crate::{
     clock::Clock,
     error::EngineError,
     events::Hub,
-    records::{COUNTERS, EVENTS, MACHINE_TASKS, RUNS, SNAPSHOT, STEPS, StoredEvent, StoredSnapshot, TASKS},
+    records::{COUNTERS, DURATIONS, EVENTS, MACHINE_TASKS, RUNS, SNAPSHOT, STEPS, StoredEvent, StoredSnapshot, TASKS},
+    scheduling::{Learnt, learnt_key},
 };
 
 /// Events that may wait for the driver; who sends more waits.
@@ -34,7 +35,18 @@ const TOGETHER: usize = 128;
 const SNAPSHOT_EVERY: usize = 512;
 
 /// Something for the driver.
-pub struct Input {
+pub enum Input {
+    /// Something that happened.
+    Event(Box<Happened>),
+    /// A look at the state, as it is once everything before is durable.
+    Look(Look),
+}
+
+/// A look at the scheduler's state.
+pub type Look = Box<dyn FnOnce(&State) + Send>;
+
+/// Something that happened.
+pub struct Happened {
     /// What happened.
     pub event: Event,
     /// View of a new task, with its event.
@@ -56,7 +68,7 @@ impl DriverHandle {
     /// When the driver has stopped.
     pub async fn submit(&self, event: Event, view: Option<TaskDetail>, with: Batch) -> Result<(), EngineError> {
         let (done, told) = oneshot::channel();
-        let input = Input { event, view, with, done: Some(done) };
+        let input = Input::Event(Box::new(Happened { event, view, with, done: Some(done) }));
         let stopped = || EngineError::internal("the server is stopping");
         self.0.send(input).await.map_err(|_| stopped())?;
         told.await.map_err(|_| stopped())
@@ -65,7 +77,26 @@ impl DriverHandle {
     /// Sends an event without waiting for its commit.
     pub async fn send(&self, event: Event) {
         // A driver that has stopped takes the event in again after the restart.
-        let _ = self.0.send(Input { event, view: None, with: Batch::new(), done: None }).await;
+        let happened = Happened { event, view: None, with: Batch::new(), done: None };
+        let _ = self.0.send(Input::Event(Box::new(happened))).await;
+    }
+
+    /// Looks at the scheduler's state.
+    ///
+    /// # Errors
+    /// When the driver has stopped.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (done, told) = oneshot::channel();
+        let stopped = || EngineError::internal("the server is stopping");
+        let input = Input::Look(Box::new(move |state| {
+            // Whoever asked may have gone away.
+            let _ = done.send(look(state));
+        }));
+        self.0.send(input).await.map_err(|_| stopped())?;
+        told.await.map_err(|_| stopped())
     }
 }
 
@@ -91,6 +122,8 @@ pub struct Shared {
     pub generation: watch::Sender<u64>,
     /// Runs that wait for a named lock.
     pub locks: Mutex<HashMap<LockRequest, oneshot::Sender<Result<u64, String>>>>,
+    /// Runs that wait for something else, and are told when to go on.
+    pub resumes: Mutex<HashMap<RunKey, oneshot::Sender<Resume>>>,
 }
 
 impl Shared {
@@ -111,6 +144,8 @@ pub struct Driver {
     /// The board as it will be once the current commit is durable.
     ahead: Board,
     number: u64,
+    /// How long steps take, by project and node.
+    learnt: HashMap<(String, String), Learnt>,
     /// Events stored since the last snapshot, with the number of their parts.
     since: Vec<(u64, u64)>,
 }
@@ -146,7 +181,11 @@ impl Driver {
     ) -> Result<Self, EngineError> {
         let store = Arc::clone(&shared.store);
         let (mut number, mut state) = match SNAPSHOT.get(&*store, Key::new()).await? {
-            Some(stored) => (stored.upto, State::restore(stored.snapshot)),
+            Some(stored) => {
+                let state =
+                    State::restore(stored.snapshot).map_err(|error| EngineError::internal(error.to_string()))?;
+                (stored.upto, state)
+            }
             None => (0, State::new(settings.clone())),
         };
         for (key, stored) in EVENTS.all(&*store, Key::new()).await? {
@@ -165,7 +204,8 @@ impl Driver {
             }
         }
         *shared.board.write().unwrap_or_else(PoisonError::into_inner) = ahead.clone();
-        let mut driver = Self { shared, actor, inputs, state, ahead, number, since: Vec::new() };
+        let learnt = learnt(&*store).await?;
+        let mut driver = Self { shared, actor, inputs, state, ahead, number, learnt, since: Vec::new() };
         driver.recover(settings).await?;
         Ok(driver)
     }
@@ -206,7 +246,15 @@ impl Driver {
         if waiting.is_empty() {
             self.take(&mut turn, Event::Tick)?;
         }
+        let mut looks = Vec::new();
         for input in waiting.drain(..) {
+            let input = match input {
+                Input::Event(happened) => *happened,
+                Input::Look(look) => {
+                    looks.push(look);
+                    continue;
+                }
+            };
             turn.batch.append(input.with);
             if let Some(view) = input.view {
                 self.insert(&mut turn, view)?;
@@ -214,7 +262,11 @@ impl Driver {
             self.take(&mut turn, input.event)?;
             turn.done.extend(input.done);
         }
-        self.finish(turn).await
+        self.finish(turn).await?;
+        for look in looks {
+            look(&self.state);
+        }
+        Ok(())
     }
 
     fn insert(&mut self, turn: &mut Turn, view: TaskDetail) -> Result<(), StoreError> {
@@ -254,12 +306,22 @@ impl Driver {
             .collect();
         self.tell_packages(turn, now, &event);
         for decision in self.state.next(now, event) {
+            let ended = match &decision {
+                Decision::RunState { run, state: RunState::Succeeded, .. } => {
+                    plans.get(&run.task).and_then(|plan| node_of(plan, *run)).map(|node| (run.task, node))
+                }
+                _ => None,
+            };
+            if let Some((task, node)) = ended {
+                self.learn(turn, task, now, &node)?;
+            }
             self.tell(turn, now, &plans, &decision);
             match decision {
                 Decision::TaskFinished { task, .. } => turn.finished.push(task),
                 Decision::TaskState { .. }
                 | Decision::StepState { .. }
                 | Decision::RunState { .. }
+                | Decision::Retry { .. }
                 | Decision::Waiting { .. } => {}
                 act => turn.acts.push(act),
             }
@@ -271,7 +333,7 @@ impl Driver {
     fn tell_packages(&mut self, turn: &mut Turn, now: u64, event: &Event) {
         let (task, machine, error) = match event {
             Event::PackagesAcquired { task, machine: Some(machine) } => (*task, machine, None),
-            Event::PackagesFailed { task, machine: Some(machine), error } => (*task, machine, Some(error.clone())),
+            Event::PackagesFailed { task, machine: Some(machine), error, .. } => (*task, machine, Some(error.clone())),
             _ => return,
         };
         let state = if error.is_some() { RunState::Failed } else { RunState::Succeeded };
@@ -283,6 +345,25 @@ impl Driver {
             let state = if failed { RunState::Failed } else { RunState::Succeeded };
             self.note(turn, task, now, TaskChange::Step { node: PACKAGES_NODE.into(), state, reason: None });
         }
+    }
+
+    /// Learns how long a step takes on a machine, for plans.
+    fn learn(&mut self, turn: &mut Turn, task: TaskId, now: u64, node: &str) -> Result<(), StoreError> {
+        let Some(detail) = self.ahead.get(task) else {
+            return Ok(());
+        };
+        let TaskKind::Deployment { project, .. } = &detail.summary.what else {
+            return Ok(());
+        };
+        let started = detail.steps.iter().flat_map(|step| &step.runs).find(|run| run.node == node);
+        let Some(started) = started.and_then(|run| run.started_ms) else {
+            return Ok(());
+        };
+        let key = (project.key(), node.to_lowercase());
+        let learnt = Learnt::with(self.learnt.get(&key).copied(), now.saturating_sub(started));
+        DURATIONS.put(&mut turn.batch, learnt_key(&key.0, &key.1), &learnt)?;
+        self.learnt.insert(key, learnt);
+        Ok(())
     }
 
     /// Notes a change if it is one.
@@ -308,8 +389,7 @@ impl Driver {
         };
         let run_name =
             |state: &State, run: windlass_scheduler::RunKey| plan(state, run.task).and_then(|plan| node_of(&plan, run));
-        let why =
-            |kind: &str, text: &String| Reason { kind: kind.into(), text: text.clone(), holder: None, since_ms: now };
+        let why = |kind: &str, text: &String| Reason::new(kind, text.clone(), now);
         let state = &self.state;
         let told = match decision {
             Decision::TaskState { task, state } => {
@@ -329,24 +409,17 @@ impl Driver {
             Decision::Acquire { task, .. } => {
                 Some((*task, TaskChange::Step { node: PACKAGES_NODE.into(), state: RunState::Running, reason: None }))
             }
-            Decision::Waiting { subject, reason } => match subject {
-                Subject::Task(task) => Some((
-                    *task,
-                    TaskChange::Task { state: TaskState::Queued, reason: Some(reason.clone()), error: None },
-                )),
-                Subject::Step(task, step) => step_name(state, *task, *step).map(|node| {
-                    (*task, TaskChange::Step { node, state: RunState::Waiting, reason: Some(reason.clone()) })
-                }),
-                Subject::Run(run) => {
-                    run_name(state, *run).map(|node| (run.task, waiting(node, RunState::Waiting, reason)))
-                }
-                Subject::Lock(request) => run_name(state, request.run)
-                    .map(|node| (request.run.task, waiting(node, RunState::Running, reason))),
-            },
+            Decision::Waiting { subject, cause } => {
+                let (kind, text) = state.sentence(*subject, cause);
+                let told = state.reason(*subject).filter(|reason| reason.text == text);
+                let reason = told.unwrap_or_else(|| Reason::new(kind, text, now));
+                self.waits(*subject, reason, step_name, run_name)
+            }
+            Decision::ResumeRun { run, .. } => run_name(state, *run).map(|node| (run.task, running(node))),
             Decision::GrantLock { request, .. } | Decision::RefuseLock { request, .. } => {
                 run_name(state, request.run).map(|node| (request.run.task, running(node)))
             }
-            Decision::StopAcquire { .. } | Decision::StopRun { .. } => None,
+            _ => None,
         };
         if let Some((task, change)) = told {
             self.note(turn, task, now, change);
@@ -356,6 +429,31 @@ impl Driver {
                 self.note(turn, *task, now, running(packages_node(machine)));
             }
         }
+    }
+
+    /// What people are shown of something that waits.
+    fn waits(
+        &self,
+        subject: Subject,
+        reason: Reason,
+        step_name: impl Fn(&State, TaskId, u32) -> Option<String>,
+        run_name: impl Fn(&State, RunKey) -> Option<String>,
+    ) -> Option<(TaskId, TaskChange)> {
+        let state = &self.state;
+        let (_, progress) = state.task(subject.task())?;
+        let change = match subject {
+            Subject::Task(_) => TaskChange::Task { state: progress.state, reason: Some(reason), error: None },
+            Subject::Step(task, step) => {
+                TaskChange::Step { node: step_name(state, task, step)?, state: RunState::Waiting, reason: Some(reason) }
+            }
+            Subject::Run(run) => {
+                // One that is suspended runs all the same.
+                let known = progress.steps.get(run.step as usize).and_then(|step| step.runs.get(run.place as usize));
+                waiting(run_name(state, run)?, known?.phase.state(), &reason)
+            }
+            Subject::Lock(request) => waiting(run_name(state, request.run)?, RunState::Running, &reason),
+        };
+        Some((subject.task(), change))
     }
 
     /// Stores the turn, then shows, acts and acknowledges.
@@ -399,6 +497,14 @@ impl Driver {
     }
 
     fn act(&self, decision: Decision) {
+        if let Decision::ResumeRun { run, answer, error } = decision {
+            let waiter = self.shared.resumes.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+            if let Some(waiter) = waiter {
+                // A run that is being stopped no longer listens.
+                let _ = waiter.send(Resume { answer, error });
+            }
+            return;
+        }
         let answer = match &decision {
             Decision::GrantLock { request, token } => Some((*request, Ok(*token))),
             Decision::RefuseLock { request, error } => Some((*request, Err(error.clone()))),
@@ -460,6 +566,26 @@ impl Driver {
     }
 }
 
+/// What is known of how long steps take.
+async fn learnt(store: &dyn Store) -> Result<HashMap<(String, String), Learnt>, StoreError> {
+    let mut known = HashMap::new();
+    let mut scan = DURATIONS.all();
+    loop {
+        let page = DURATIONS.scan(store, scan.clone()).await?;
+        let last = page.records.last().map(|record| record.key.clone());
+        for record in &page.records {
+            let mut parts = Key::parts(&record.key);
+            if let (Some(project), Some(node)) = (parts.text(), parts.text()) {
+                known.insert((project.to_owned(), node.to_owned()), record.value);
+            }
+        }
+        match last {
+            Some(last) if page.more => scan = scan.after(last),
+            _ => return Ok(known),
+        }
+    }
+}
+
 fn running(node: String) -> TaskChange {
     TaskChange::Run { node, state: RunState::Running, reason: None, error: None, progress: None }
 }
@@ -470,12 +596,22 @@ fn waiting(node: String, state: RunState, reason: &Reason) -> TaskChange {
 
 fn event_task(event: &Event) -> Option<TaskId> {
     match event {
-        Event::TaskCancelled { task } | Event::PackagesAcquired { task, .. } | Event::PackagesFailed { task, .. } => {
-            Some(*task)
-        }
-        Event::RunFinished { run, .. } => Some(run.task),
+        Event::TaskCancelled { task }
+        | Event::TaskMovedToTop { task }
+        | Event::PackagesAcquired { task, .. }
+        | Event::PackagesFailed { task, .. }
+        | Event::FactGiven { task, .. }
+        | Event::Answered { task, .. } => Some(*task),
+        Event::RunFinished { run, .. }
+        | Event::RunWaits { run, .. }
+        | Event::RunReady { run }
+        | Event::RunFenced { run } => Some(run.task),
         Event::LockAsked { request, .. } | Event::LockReleased { request } => Some(request.run.task),
-        Event::TaskQueued { .. } | Event::Tick | Event::SettingsChanged { .. } => None,
+        Event::TaskQueued { .. }
+        | Event::LockBroken { .. }
+        | Event::PoolChanged { .. }
+        | Event::Tick
+        | Event::SettingsChanged { .. } => None,
     }
 }
 
@@ -492,5 +628,6 @@ pub fn stop_text(kind: StopKind) -> &'static str {
     match kind {
         StopKind::Cancel => "the task was cancelled",
         StopKind::Timeout => "it took longer than its step allows",
+        StopKind::Kill => "it did not stop when it was told to",
     }
 }

@@ -23,6 +23,7 @@ mod releases;
 mod restored;
 mod room;
 mod runs;
+mod scheduling;
 mod services;
 mod tasks;
 mod tokens;

@@ -92,6 +92,7 @@ impl Engine {
             hub: Hub::new(config.clock.now_ms().saturating_mul(1000)),
             generation: watch::Sender::new(0),
             locks: Mutex::default(),
+            resumes: Mutex::default(),
         });
         let (driver, inputs) = queue();
         let feed = Arc::new(Feed::new(Arc::clone(&store)));

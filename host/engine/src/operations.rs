@@ -5,6 +5,7 @@ use tokio::io::AsyncRead;
 use windlass_machines::scan_host_key;
 use windlass_model::{
     Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId,
+    scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockView, PlanView, QuestionView, WhyView},
     task::{LogLine, TaskDetail, TaskQuery, TaskSummary},
     views::{
         DeployRequest, DiskView, MachineReport, PackageView, PluginRecord, ProjectDetail, ReleaseRequest,
@@ -24,7 +25,7 @@ use crate::{
     events::Follower,
     logs, machines,
     open::Engine,
-    packages, plugins, releases, room, runs, tasks, tokens,
+    packages, plugins, releases, room, runs, scheduling, tasks, tokens,
 };
 
 /// Lines of a log in one answer, at most.
@@ -353,6 +354,74 @@ impl Engine {
     #[must_use]
     pub fn events(&self, after: Option<u64>) -> Follower {
         self.services.shared.hub.follow(after)
+    }
+}
+
+// === scheduling ===
+
+impl Engine {
+    /// Why a task waits.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn why(&self, id: TaskId) -> Result<WhyView, EngineError> {
+        scheduling::why(&self.services, id).await
+    }
+
+    /// Makes a queued task the next.
+    ///
+    /// # Errors
+    /// When there is none, or it has started.
+    pub async fn move_to_top(&self, id: TaskId) -> Result<TaskSummary, EngineError> {
+        scheduling::move_to_top(&self.services, id).await
+    }
+
+    /// Every resource in use.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn locks(&self) -> Result<Vec<LockView>, EngineError> {
+        scheduling::locks(&self.services).await
+    }
+
+    /// Takes a lock away from those who hold it.
+    ///
+    /// # Errors
+    /// When nobody holds it.
+    pub async fn break_lock(&self, request: BreakRequest, by: &str) -> Result<BrokenLock, EngineError> {
+        scheduling::break_lock(&self.services, request, by).await
+    }
+
+    /// Locks that were broken, oldest first.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn broken_locks(&self) -> Result<Vec<BrokenLock>, EngineError> {
+        scheduling::broken_locks(&self.services).await
+    }
+
+    /// What people are asked.
+    ///
+    /// # Errors
+    /// When the server is stopping.
+    pub async fn questions(&self) -> Result<Vec<QuestionView>, EngineError> {
+        scheduling::questions(&self.services).await
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// When there is none, or the answer was not offered.
+    pub async fn answer(&self, number: u64, request: AnswerRequest, by: &str) -> Result<QuestionView, EngineError> {
+        scheduling::answer(&self.services, number, request, by).await
+    }
+
+    /// What a deployment would do, if it were queued now.
+    ///
+    /// # Errors
+    /// When something it names does not exist.
+    pub async fn plan(&self, request: DeployRequest) -> Result<PlanView, EngineError> {
+        scheduling::plan(&self.services, request).await
     }
 }
 

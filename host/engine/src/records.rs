@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use windlass_effects::Entry;
 use windlass_model::{
     Environment, Machine, Process, Project, Release, Scope, TaskId,
+    scheduling::BrokenLock,
     task::{LogLine, RunView, StepView, TaskSummary},
     views::PluginRecord,
 };
@@ -14,7 +15,7 @@ use windlass_packages::repository::PackageRecord;
 use windlass_scheduler::{Event, Snapshot};
 use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
 
-use crate::{logs::LogCursor, vault::Sealed};
+use crate::{logs::LogCursor, scheduling::Learnt, vault::Sealed};
 
 pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
 pub const MACHINES: Table<Machine> = Table::new("machines", 1);
@@ -52,6 +53,10 @@ pub const LOG_ENDS: Table<LogEnd> = Table::new("log-ends", 1);
 /// The scheduler's events since its last snapshot, by number.
 pub const EVENTS: Parts<StoredEvent> = Parts::new("scheduler-events");
 pub const SNAPSHOT: Parts<StoredSnapshot> = Parts::new("scheduler-snapshot");
+/// How long steps take: by project and node.
+pub const DURATIONS: Table<Learnt> = Table::new("durations", 1);
+/// Locks that people broke: by time and resource.
+pub const BROKEN_LOCKS: Table<BrokenLock> = Table::new("broken-locks", 1);
 /// Numbers that only grow, by name.
 pub const COUNTERS: Table<u64> = Table::new("counters", 1);
 /// SHA-256 of bearer tokens, with their names.

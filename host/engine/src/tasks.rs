@@ -5,10 +5,11 @@ use windlass_model::{
     EnvironmentName, Machine, MachineName, Manifest, On, ProjectName, Release, Step, StepName, TaskId, TaskKind,
     TaskState,
     manifest::RunsOn,
+    process::{OnUnavailable, StepIsolation},
     task::{TaskDetail, TaskQuery, TaskSummary},
     views::{DeployRequest, ScriptRequest},
 };
-use windlass_scheduler::{Event, Isolation, StepPlan, TaskPlan, Where};
+use windlass_scheduler::{Event, Isolation, StepPlan, TaskPlan, Unavailable, Where};
 use windlass_store::{Batch, Key, Store};
 
 use crate::{
@@ -55,6 +56,19 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Its number and its plan, for looking at only.
+    #[must_use]
+    pub fn into_plan(self) -> (TaskId, TaskPlan) {
+        (self.id(), self.plan)
+    }
+
+    /// Makes it a child of the run that queues it: a cancel of that task reaches it too.
+    #[must_use]
+    pub fn child_of(mut self, run: windlass_scheduler::RunKey) -> Self {
+        self.plan.parent = Some(windlass_scheduler::Parent { run, detached: false });
+        self
+    }
+
     /// The task's number.
     #[must_use]
     pub fn id(&self) -> TaskId {
@@ -113,7 +127,14 @@ pub async fn prepare_deployment(services: &Services, request: DeployRequest) -> 
         machines: request.machines,
     };
     let tag = format!("{}/{}", project.key(), environment.key());
-    let plan = TaskPlan::deployment(what.title(), tag, steps);
+    let mut plan = TaskPlan::deployment(what.title(), tag, steps);
+    plan.guided = release.process.guided;
+    plan.max_parallelism = release.process.max_parallelism;
+    plan.unavailable = match release.process.unavailable {
+        OnUnavailable::Fail => Unavailable::Fail,
+        OnUnavailable::Skip => Unavailable::Skip,
+        OnUnavailable::Exclude => Unavailable::Exclude,
+    };
     let uses: Vec<String> = release.process.steps.iter().map(|step| step.uses.to_string()).collect();
     let (id, number) = number(services).await?;
     let view = first_view(id, what, &plan, &uses, services.shared.clock.now_ms());
@@ -189,11 +210,17 @@ fn plan_step(
     plan.condition = step.when;
     plan.window = step.rolling.map(|rolling| rolling.window);
     plan.needs_packages = manifest.package_inputs().any(|input| step.with.contains_key(input));
-    plan.isolation = match &step.on {
-        Some(On::Pool(_)) if manifest.locks.is_empty() => Isolation::Shared,
-        _ if manifest.locks.is_empty() => Isolation::Exclusive,
+    plan.isolation = match (step.isolation, &step.on) {
+        (StepIsolation::Exclusive, _) => Isolation::Exclusive,
+        (StepIsolation::Shared, _) => Isolation::Shared,
+        (StepIsolation::Declared, Some(On::Pool(_))) if manifest.locks.is_empty() => Isolation::Shared,
+        (StepIsolation::Declared, _) if manifest.locks.is_empty() => Isolation::Exclusive,
         _ => Isolation::Resources(manifest.locks.iter().map(|need| filled(need, step)).collect()),
     };
+    plan.hold = step.hold;
+    plan.required = step.required;
+    plan.retries = step.retries;
+    plan.backoff_ms = step.retry_after_seconds.saturating_mul(1000);
     if let Some(seconds) = step.timeout_seconds {
         plan.timeout_ms = Some(seconds.saturating_mul(1000));
     }
@@ -207,7 +234,7 @@ fn filled(need: &windlass_model::manifest::LockNeed, step: &Step) -> windlass_mo
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         resource = resource.replace(&format!("{{{name}}}"), &text);
     }
-    windlass_model::manifest::LockNeed { resource, mode: need.mode }
+    windlass_model::manifest::LockNeed { resource, ..need.clone() }
 }
 
 /// Prepares the run of a script.

@@ -110,7 +110,7 @@ async fn a_sleeping_script_says_so_and_is_cancelled_at_once() {
     let task = script(&engine, "sleepy", "sleep(\"1h\");").await;
     let waiting = until(&engine, task.id, |detail| detail.steps[0].runs[0].reason.is_some()).await;
     let reason = waiting.steps[0].runs[0].reason.clone().unwrap();
-    assert_eq!((reason.kind.as_str(), reason.text.as_str()), ("sleep", "sleeps for 3600 s"));
+    assert_eq!((reason.kind.as_str(), reason.text.as_str()), ("sleep", "sleeps for 60 min"));
     let before = std::time::Instant::now();
     engine.cancel(task.id).await.unwrap();
     let detail = ended(&engine, task.id).await;

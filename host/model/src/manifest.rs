@@ -167,6 +167,42 @@ pub struct LockNeed {
     /// How it is held.
     #[serde(default)]
     pub mode: LockMode,
+    /// How long it is held.
+    #[serde(default, skip_serializing_if = "is_call")]
+    pub scope: LockScope,
+    /// Units that a shared holder takes. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub units: Option<u32>,
+    /// Units there are in all: shared holders never take more together. None: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub of: Option<u32>,
+}
+
+impl LockNeed {
+    /// A whole resource for as long as a run takes.
+    #[must_use]
+    pub fn new(resource: impl Into<String>, mode: LockMode) -> Self {
+        Self { resource: resource.into(), mode, scope: LockScope::Call, units: None, of: None }
+    }
+}
+
+fn is_call(scope: &LockScope) -> bool {
+    *scope == LockScope::Call
+}
+
+/// How long a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockScope {
+    /// Until it is given back, at the latest to the end of the run.
+    #[default]
+    Call,
+    /// To the end of the step, on all its machines.
+    Step,
+    /// To the end of the deployment.
+    Deployment,
 }
 
 /// How a lock is held.

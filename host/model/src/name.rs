@@ -103,8 +103,8 @@ macro_rules! names {
         }
         impl Ord for $name {
             fn cmp(&self, other: &Self) -> Ordering {
-                let lower = |text: &'_ str| text.bytes().map(|b| b.to_ascii_lowercase()).collect::<Vec<_>>();
-                lower(&self.0).cmp(&lower(&other.0))
+                let lower = |b: u8| b.to_ascii_lowercase();
+                self.0.bytes().map(lower).cmp(other.0.bytes().map(lower))
             }
         }
         impl hash::Hash for $name {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    manifest::With,
+    manifest::{LockScope, With},
     name::{EnvironmentName, MachineName, PoolName, Role, StepName},
 };
 
@@ -16,6 +16,16 @@ use crate::{
 pub struct Process {
     /// Steps in the order in which they start.
     pub steps: Vec<Step>,
+    /// Whether a failure asks a person what to do: fail, retry, ignore, or leave the machine out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guided: bool,
+    /// Steps that run at once, and machines that each works on at once. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_parallelism: Option<u32>,
+    /// What a machine that cannot be reached means.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unavailable: OnUnavailable,
 }
 
 /// One step: which step type, where, with what, and when.
@@ -47,6 +57,22 @@ pub struct Step {
     /// Longest time a run may take, in seconds. Default: an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<u64>,
+    /// How often a failed run is tried again by itself, at most 10 times.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(max = 10))]
+    pub retries: u32,
+    /// Wait before the first retry, in seconds; it doubles with each one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry_after_seconds: u64,
+    /// Whether its failure can be neither ignored nor avoided by leaving out the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
+    /// What it keeps from other steps on its machine.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub isolation: StepIsolation,
+    /// How long it keeps its machine.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hold: LockScope,
     /// Kept in the process but not run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
@@ -66,6 +92,32 @@ pub enum On {
     Machine(MachineName),
     /// One worker of a pool.
     Pool(PoolName),
+}
+
+/// What a step keeps from other steps on its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepIsolation {
+    /// What its step type declares; if that is nothing, a target is its own and a worker is shared.
+    #[default]
+    Declared,
+    /// The whole machine.
+    Exclusive,
+    /// Nothing: it runs beside every step that is not exclusive.
+    Shared,
+}
+
+/// What a machine that cannot be reached means for a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnavailable {
+    /// A failure like any other.
+    #[default]
+    Fail,
+    /// The step is skipped there; later ones try again.
+    Skip,
+    /// The machine takes part in nothing later of the deployment.
+    Exclude,
 }
 
 /// When a step starts.

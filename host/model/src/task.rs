@@ -212,11 +212,29 @@ pub struct Reason {
     pub kind: String,
     /// The sentence.
     pub text: String,
+    /// What is waited for, by its canonical name, such as `machine:web1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
     /// Task that holds what is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<TaskId>,
+    /// Place in the queue for it, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
     /// Since when, milliseconds since 1970 UTC.
     pub since_ms: u64,
+    /// What will end the wait, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<String>,
+}
+
+impl Reason {
+    /// A reason that names nothing but a kind and a sentence.
+    #[must_use]
+    pub fn new(kind: impl Into<String>, text: impl Into<String>, since_ms: u64) -> Self {
+        let (kind, text) = (kind.into(), text.into());
+        Self { kind, text, what: None, holder: None, position: None, since_ms, ends: None }
+    }
 }
 
 /// A task as lists show it.

@@ -1,23 +1,37 @@
-//! Events a second: many running tasks, and one event with ever more queued tasks.
+//! How fast the scheduler is, as figures and ratios.
 //!
-//! `cargo bench -p windlass-scheduler` prints the throughput of 1,000 running tasks of 20 steps on
-//! 20 machines each, and the cost of one task's life beside 100, 10,000 and 100,000 queued ones.
+//! `cargo bench -p windlass-scheduler` prints events a second with 1,000 running tasks of 20 steps on 20 machines
+//! each, what one event costs beside 100, 10,000 and 100,000 queued tasks, how long a forecast of 50 steps on 200
+//! machines takes, and what is left in memory of 100,000 finished tasks. It fails when a limit is not kept.
 
-#![allow(clippy::expect_used, reason = "fixed names are names")]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a bench fails by panicking")]
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use windlass_model::{MachineName, StepName, TaskId};
-use windlass_scheduler::{Decision, Event, RunKey, RunOutcome, Settings, State, StepPlan, TaskPlan, Where};
+use windlass_scheduler::{
+    Decision, Event, Question, RunKey, RunOutcome, Settings, State, StepPlan, TaskPlan, Where,
+    forecast::{Durations, HORIZON, forecast},
+};
 
-fn plan(tag: u64, steps: usize, machines: usize) -> TaskPlan {
-    let machine = |n| MachineName::new(format!("t{tag}-m{n}")).expect("a name");
+/// Time that this thread was on a core: others may use the machine meanwhile.
+fn cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let on_core = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    on_core.map_or_else(|| START.elapsed(), Duration::from_nanos)
+}
+
+fn plan(tag: &str, prefix: &str, steps: usize, machines: usize) -> TaskPlan {
+    let machine = |n| MachineName::new(format!("{prefix}m{n}")).expect("a name");
     let step = |n| {
         let place = Where::Machines((0..machines).map(machine).collect());
         StepPlan::new(StepName::new(format!("step{n}")).expect("a name"), place)
     };
-    TaskPlan::deployment(format!("deploy p{tag} 1.0.0 to test"), format!("p{tag}/test"), (0..steps).map(step).collect())
+    TaskPlan::deployment(format!("deploy {tag} 1.0.0 to test"), tag, (0..steps).map(step).collect())
 }
 
 fn started(decisions: &[Decision], runs: &mut Vec<RunKey>) {
@@ -27,69 +41,117 @@ fn started(decisions: &[Decision], runs: &mut Vec<RunKey>) {
     }));
 }
 
-/// Finishes whatever runs, oldest first, `events` times.
-fn drive(state: &mut State, runs: &mut Vec<RunKey>, events: usize) {
-    for nth in 0..events {
-        let Some(run) = runs.get(nth).copied() else {
-            return;
-        };
-        let decisions = state.next(1, Event::RunFinished { run, outcome: RunOutcome::Succeeded });
-        started(&decisions, runs);
+/// Plays 1,000 tasks to their end, oldest run first. Returns events and time.
+fn throughput(shared: bool) -> (usize, Duration) {
+    let tasks = 1000;
+    let mut state = State::new(Settings { task_cap: tasks, ..Settings::for_cores(2) });
+    let mut runs = Vec::with_capacity(400 * tasks as usize);
+    for task in 1..=u64::from(tasks) {
+        // Shared: 50 tasks want the same machines, and wait for each other.
+        let prefix = if shared { format!("s{}", task % 20) } else { format!("t{task}") };
+        let plan = plan(&format!("p{task}/test"), &prefix, 20, 20);
+        started(&state.next(1, Event::TaskQueued { task: TaskId(task), plan }), &mut runs);
+    }
+    let start = cpu();
+    let mut at = 0;
+    while let Some(run) = runs.get(at).copied() {
+        at += 1;
+        let decisions = state.next(at as u64, Event::RunFinished { run, outcome: RunOutcome::Succeeded });
+        started(&decisions, &mut runs);
         black_box(decisions);
     }
+    let took = cpu() - start;
+    assert_eq!(at, 400 * tasks as usize);
+    assert_eq!(state.tasks().count(), 0);
+    (at, took)
 }
 
-fn running(c: &mut Criterion) {
-    let mut group = c.benchmark_group("running");
-    group.sample_size(10);
-    for tasks in [10, 1000] {
-        let events = 100 * tasks as usize;
-        let settings = Settings { task_cap: tasks, ..Settings::for_cores(2) };
-        group.throughput(Throughput::Elements(events as u64));
-        let name = format!("{tasks} tasks of 20 steps on 20 machines");
-        group.bench_function(name, |bench| {
-            let fresh = || {
-                let mut state = State::new(settings.clone());
-                let mut runs = Vec::with_capacity(2 * events);
-                for task in 1..=u64::from(tasks) {
-                    let plan = plan(task, 20, 20);
-                    let task = TaskId(task);
-                    started(&state.next(1, Event::TaskQueued { task, plan }), &mut runs);
-                }
-                (state, runs)
-            };
-            let play = |(mut state, mut runs): (State, Vec<RunKey>)| {
-                drive(&mut state, &mut runs, events);
-                (state, runs)
-            };
-            bench.iter_batched(fresh, play, BatchSize::PerIteration);
-        });
+/// What one task's queueing, start, run and end cost beside so many queued ones.
+fn beside(waiting: u64) -> Duration {
+    let mut state = State::new(Settings::for_cores(2));
+    let mut runs = Vec::new();
+    for task in 1..=waiting {
+        // Half of them wait for a tag, half for a free place.
+        let tag = if task % 2 == 0 { "p0/test".to_owned() } else { format!("p{task}/test") };
+        started(&state.next(1, Event::TaskQueued { task: TaskId(task), plan: plan(&tag, "q", 1, 1) }), &mut runs);
     }
-    group.finish();
+    let rounds = 20_000;
+    let plans: Vec<_> = (0..rounds).map(|n| plan(&format!("u{n}/test"), &format!("u{}", n % 100), 1, 1)).collect();
+    let start = cpu();
+    for (n, mut plan) in plans.into_iter().enumerate() {
+        plan.priority = 1;
+        let task = TaskId(waiting + 1 + n as u64);
+        black_box(state.next(1, Event::TaskQueued { task, plan }));
+        black_box(state.next(1, Event::TaskCancelled { task }));
+    }
+    (cpu() - start) / (2 * rounds as u32)
 }
 
-fn queued(c: &mut Criterion) {
-    let mut group = c.benchmark_group("one task beside queued ones");
-    for waiting in [100_u64, 10_000, 100_000] {
-        let mut state = State::new(Settings::for_cores(2));
-        for task in 1..=waiting {
-            // Half of them wait for a tag, half for a free place.
-            let tag = if task % 2 == 0 { 0 } else { task };
-            state.next(1, Event::TaskQueued { task: TaskId(task), plan: plan(tag, 1, 1) });
+struct Fixed;
+
+impl Durations for Fixed {
+    fn run(&self, _: RunKey, _: &TaskPlan, _: Option<&MachineName>) -> u64 {
+        1000
+    }
+    fn packages(&self, _: TaskId, _: Option<&MachineName>) -> u64 {
+        500
+    }
+    fn person(&self, _: &Question) -> u64 {
+        0
+    }
+}
+
+fn planning() -> Duration {
+    let state = State::new(Settings::for_cores(2));
+    let mut plan = plan("shop/test", "m", 50, 200);
+    plan.steps[0].needs_packages = true;
+    let start = cpu();
+    let forecast = forecast(&state, 0, TaskId(1), Some(plan), &Fixed, HORIZON);
+    let took = cpu() - start;
+    assert_eq!(forecast.runs.len(), 10_000);
+    assert!(forecast.ending.is_some());
+    took
+}
+
+/// Tasks and locks that are left of 100,000 finished tasks.
+fn leftovers() -> (usize, usize) {
+    let mut state = State::new(Settings::for_cores(2));
+    let mut runs = Vec::new();
+    for task in 1..=100_000 {
+        let plan = plan(&format!("p{task}/test"), &format!("t{task}"), 1, 1);
+        runs.clear();
+        started(&state.next(task, Event::TaskQueued { task: TaskId(task), plan }), &mut runs);
+        for run in runs.drain(..) {
+            state.next(task, Event::RunFinished { run, outcome: RunOutcome::Succeeded });
         }
-        let mut next = waiting;
-        group.bench_function(format!("{waiting} queued"), |bench| {
-            bench.iter(|| {
-                next += 1;
-                let mut urgent = plan(next, 1, 1);
-                urgent.priority = 1;
-                black_box(state.next(1, Event::TaskQueued { task: TaskId(next), plan: urgent }));
-                black_box(state.next(1, Event::TaskCancelled { task: TaskId(next) }))
-            });
-        });
     }
-    group.finish();
+    (state.tasks().count(), state.locks().len())
 }
 
-criterion_group!(benches, running, queued);
-criterion_main!(benches);
+fn main() {
+    for shared in [false, true] {
+        let best = (0..3).map(|_| throughput(shared)).min_by_key(|(_, took)| *took).expect("three tries");
+        let rate = best.0 as f64 / best.1.as_secs_f64();
+        let what = if shared { "50 tasks on each machine" } else { "machines of their own" };
+        println!("1,000 running tasks, 20 steps x 20 machines, {what}: {rate:.0} events/s");
+        assert!(shared || rate >= 500_000.0, "fewer than 500,000 events a second");
+    }
+    let costs: Vec<_> = [100, 10_000, 100_000]
+        .map(|waiting| {
+            let cost = (0..3).map(|_| beside(waiting)).min().expect("three tries");
+            println!("one event beside {waiting} queued tasks: {} ns", cost.as_nanos());
+            cost
+        })
+        .to_vec();
+    for pair in costs.windows(2) {
+        let ratio = pair[1].as_secs_f64() / pair[0].as_secs_f64();
+        println!("ratio: {ratio:.2}");
+        assert!(ratio <= 1.5, "the cost of an event grows with the queue");
+    }
+    let took = (0..3).map(|_| planning()).min().expect("three tries");
+    println!("plan of 50 steps x 200 machines: {} ms", took.as_millis());
+    assert!(took < Duration::from_millis(200));
+    let (tasks, locks) = leftovers();
+    println!("left of 100,000 finished tasks: {tasks} tasks, {locks} locks");
+    assert_eq!((tasks, locks), (0, 0));
+}

@@ -1,12 +1,19 @@
-//! What goes into the scheduler and what comes out: events and decisions, both plain data.
+//! What goes into the scheduler: events, as plain data.
 //!
-//! Events are facts, decisions are orders. An event about something that is already over is ignored,
-//! so whoever drives the scheduler may repeat one after a crash.
+//! Events are facts. An event about something that is already over is ignored, so whoever drives the
+//! scheduler may repeat one after a crash.
 
 use serde::{Deserialize, Serialize};
-use windlass_model::{MachineName, RunState, TaskId, TaskState, manifest::LockMode, task::Reason};
+use windlass_model::{
+    MachineName, PoolName, TaskId,
+    manifest::{LockMode, LockScope},
+};
 
-use crate::plan::{Settings, TaskPlan};
+use crate::{
+    plan::{Settings, TaskPlan},
+    question::{Answer, Choice},
+    resource::Resource,
+};
 
 /// Names a run: the place-th run of a step of a task, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,6 +36,64 @@ pub struct LockRequest {
     pub number: u64,
 }
 
+/// What a run asks for with a named lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockWish {
+    /// Name of the resource: on the run's machine, unless it starts with `global:` or there is none.
+    pub resource: String,
+    /// How it is to be held.
+    pub mode: LockMode,
+    /// How long it is to be held.
+    #[serde(default)]
+    pub scope: LockScope,
+    /// Units taken, when it is a counted one.
+    #[serde(default)]
+    pub units: Option<u32>,
+    /// Units there are in all.
+    #[serde(default)]
+    pub of: Option<u32>,
+    /// How long the run is ready to wait. None: what its task or the settings say.
+    #[serde(default)]
+    pub wait_limit_ms: Option<u64>,
+}
+
+impl LockWish {
+    /// A whole resource, until it is given back.
+    #[must_use]
+    pub fn new(resource: impl Into<String>, mode: LockMode) -> Self {
+        Self { resource: resource.into(), mode, scope: LockScope::Call, units: None, of: None, wait_limit_ms: None }
+    }
+}
+
+/// What a suspended run waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitOn {
+    /// The end of all these tasks. It is resumed by itself.
+    Tasks(Vec<TaskId>),
+    /// A moment. It is resumed by itself.
+    Until(u64),
+    /// A person's answer. It is resumed by itself, with the answer.
+    Person(Box<Ask>),
+    /// Something only the run knows of, in words. [`Event::RunReady`] ends it.
+    Other(String),
+}
+
+/// A question that a run asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// What the person reads.
+    pub text: String,
+    /// The answers there are.
+    pub choices: Vec<Choice>,
+    /// Who may answer. Empty: whoever may deploy.
+    pub responsible: Vec<String>,
+    /// How long there is to answer, and what counts as the answer after that.
+    pub expiry: Option<(u64, Choice)>,
+    /// Whether the task keeps its concurrency tag meanwhile.
+    pub keeps_tag: bool,
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
@@ -42,6 +107,11 @@ pub enum Event {
     },
     /// Somebody wants a task to stop.
     TaskCancelled {
+        /// The task.
+        task: TaskId,
+    },
+    /// Somebody wants a queued task to be the next.
+    TaskMovedToTop {
         /// The task.
         task: TaskId,
     },
@@ -60,6 +130,18 @@ pub enum Event {
         machine: Option<MachineName>,
         /// What went wrong.
         error: String,
+        /// Whether the machine could not be reached at all.
+        #[serde(default)]
+        unavailable: bool,
+    },
+    /// Whether the fact that a step asked for holds.
+    FactGiven {
+        /// The task.
+        task: TaskId,
+        /// Index of the step.
+        step: u32,
+        /// Whether it holds.
+        holds: bool,
     },
     /// A run ended. A script is the only run of its task.
     RunFinished {
@@ -68,21 +150,63 @@ pub enum Event {
         /// How.
         outcome: RunOutcome,
     },
+    /// A run does nothing until something happens.
+    RunWaits {
+        /// The run.
+        run: RunKey,
+        /// What it waits for.
+        on: WaitOn,
+    },
+    /// What a run waited for has come, or it no longer waits. It goes on once it is resumed.
+    RunReady {
+        /// The run.
+        run: RunKey,
+    },
     /// A run wants a named lock, and waits until it is answered.
     LockAsked {
         /// The wish.
         request: LockRequest,
-        /// Name of the resource: on the run's machine, unless it starts with `global:` or there is none.
-        resource: String,
-        /// How it is to be held.
-        mode: LockMode,
-        /// How long the run is ready to wait. None: [`Settings::lock_wait_ms`].
-        wait_limit_ms: Option<u64>,
+        /// What it wants.
+        wish: LockWish,
     },
-    /// A run gave a named lock back, or no longer wants it.
+    /// A run gave a named lock back, or no longer wants it. One of a longer scope stays held.
     LockReleased {
         /// The wish that was granted.
         request: LockRequest,
+    },
+    /// A person takes a lock away from its holder.
+    LockBroken {
+        /// The resource.
+        resource: Resource,
+        /// Only from this task; none: from every holder.
+        task: Option<TaskId>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// It is proven that a run which was abandoned can do nothing any more: its machine refuses its token.
+    RunFenced {
+        /// The run.
+        run: RunKey,
+    },
+    /// A person answered a question.
+    Answered {
+        /// Task that asks.
+        task: TaskId,
+        /// Number of the question.
+        question: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The workers of a pool, as they are now.
+    PoolChanged {
+        /// The pool.
+        pool: PoolName,
+        /// Its usable workers.
+        workers: Vec<MachineName>,
+        /// Runs at once on each worker; 0: any number.
+        lease_cap: u32,
     },
     /// Time passed: [`State::next_wake`](crate::State::next_wake) was reached.
     Tick,
@@ -104,6 +228,11 @@ pub enum RunOutcome {
         /// What went wrong.
         error: String,
     },
+    /// Its machine could not be reached, and nothing was begun.
+    Unavailable {
+        /// What went wrong.
+        error: String,
+    },
     /// It was stopped.
     Cancelled,
     /// Nobody can know.
@@ -113,7 +242,7 @@ pub enum RunOutcome {
     },
 }
 
-/// Why a run is told to stop.
+/// Why and how a run is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopKind {
@@ -121,13 +250,15 @@ pub enum StopKind {
     Cancel,
     /// It took longer than its step allows.
     Timeout,
+    /// It did not stop within the grace it was given: end it by force.
+    Kill,
 }
 
 /// What waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
-    /// A queued task.
+    /// A task: queued, or all of it waits for its turn again.
     Task(TaskId),
     /// A step whose group has its turn.
     Step(TaskId, u32),
@@ -146,99 +277,4 @@ impl Subject {
             Self::Run(run) | Self::Lock(LockRequest { run, .. }) => run.task,
         }
     }
-}
-
-/// Something to do, or to tell. Store the changed state first, then act on the decisions in order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "decision")]
-pub enum Decision {
-    /// Do: bring all packages of a task's remaining steps to these places, and report each.
-    Acquire {
-        /// The task.
-        task: TaskId,
-        /// Machines to bring them to.
-        machines: Vec<MachineName>,
-        /// Whether the server itself needs them too.
-        server: bool,
-    },
-    /// Do: stop bringing packages; report every place that is still open as failed.
-    StopAcquire {
-        /// The task.
-        task: TaskId,
-    },
-    /// Do: start a run, or, on recovery, go on with it.
-    StartRun {
-        /// The run.
-        run: RunKey,
-        /// Its machine; none on the server.
-        machine: Option<MachineName>,
-        /// Which attempt it is, from 1.
-        attempt: u32,
-        /// Fencing token of the locks it holds, higher than that of any earlier holder.
-        token: u64,
-    },
-    /// Do: stop a run, and report how it ended.
-    StopRun {
-        /// The run.
-        run: RunKey,
-        /// Why.
-        kind: StopKind,
-    },
-    /// Do: tell a run that it has its lock.
-    GrantLock {
-        /// Its wish.
-        request: LockRequest,
-        /// Fencing token, higher than that of any earlier holder.
-        token: u64,
-    },
-    /// Do: tell a run that it does not get its lock.
-    RefuseLock {
-        /// Its wish.
-        request: LockRequest,
-        /// Why, fit after "failed to take the lock: ".
-        error: String,
-    },
-    /// Tell: a task has a new state that is not final.
-    TaskState {
-        /// The task.
-        task: TaskId,
-        /// The new state.
-        state: TaskState,
-    },
-    /// Tell: a step has a new state.
-    StepState {
-        /// The task.
-        task: TaskId,
-        /// Index of the step.
-        step: u32,
-        /// The new state.
-        state: RunState,
-        /// Why it is skipped, or what went wrong.
-        why: Option<String>,
-    },
-    /// Tell: a run ended, or never will start.
-    RunState {
-        /// The run.
-        run: RunKey,
-        /// The final state.
-        state: RunState,
-        /// Why it is skipped, or what went wrong.
-        why: Option<String>,
-    },
-    /// Tell: something waits, and this is the reason now. It holds until the thing's next state.
-    Waiting {
-        /// What waits.
-        subject: Subject,
-        /// Why.
-        reason: Reason,
-    },
-    /// Tell: a task is over and forgotten by the scheduler.
-    TaskFinished {
-        /// The task.
-        task: TaskId,
-        /// How it ended.
-        state: TaskState,
-        /// What went wrong first.
-        error: Option<String>,
-    },
 }

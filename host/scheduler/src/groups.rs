@@ -1,18 +1,20 @@
-//! Inside a deployment: groups of steps, the package barrier, conditions, and how a task ends.
+//! Inside a deployment: groups of steps, conditions, facts, approvals, and how a task ends.
 //!
 //! A step that starts *after previous* and the *with previous* steps below it form a group. A group starts
 //! once the one before it has ended. If one of its steps needs packages and they were not acquired yet,
-//! all packages of all later steps are brought to all their machines first.
+//! all packages of all later steps are brought to all their machines first. A step together with its child
+//! steps is a *unit*; the first of them leads it.
 
-use std::collections::BTreeSet;
-
-use windlass_model::{MachineName, RunCondition, RunState, StartTrigger, TaskId, TaskState};
+use windlass_model::{RunCondition, RunState, StartTrigger, TaskId, TaskState};
 
 use crate::{
-    event::{Decision, Subject},
-    plan::{StepPlan, TaskPlan},
-    progress::{Packages, Progress},
+    decision::Decision,
+    event::Subject,
+    plan::{Settings, TaskPlan},
+    progress::{Packages, Progress, RunProgress},
+    question::About,
     state::Task,
+    step::StepPlan,
     turn::Turn,
 };
 
@@ -20,13 +22,19 @@ use crate::{
 enum Next {
     /// Nothing until something ends.
     Wait,
-    /// Bring packages to these places.
-    Acquire(Vec<Option<MachineName>>),
+    /// Wait for its concurrency tag.
+    Turn,
+    /// Bring packages.
+    Acquire,
     /// Open the group that ends before this step.
     OpenGroup(u32),
-    /// Start this step.
+    /// Ask for the facts of a unit.
+    AskFacts(u32),
+    /// Ask a person for the approval of a unit.
+    Approve(u32),
+    /// Start a unit.
     Start(u32),
-    /// Pass over this step.
+    /// Pass over a unit.
     Skip(u32, String),
     /// End.
     Finish(TaskState),
@@ -36,137 +44,191 @@ impl Turn<'_> {
     /// Lets a task go on as far as it can.
     pub fn advance(&mut self, id: TaskId) {
         loop {
-            let Some(task) = self.state.tasks.get_mut(&id) else {
+            let Some(task) = self.state.tasks.get(&id) else {
                 return;
             };
-            match next(task, self.state.settings.steps_at_once.max(1)) {
+            match next(task, &self.state.settings) {
                 Next::Wait => break,
-                Next::Acquire(places) => {
-                    self.acquire(id, places);
-                    break;
-                }
-                Next::OpenGroup(end) => {
-                    let from = task.progress.next_step;
-                    task.progress.group_end = end;
-                    for step in from..end {
-                        self.step_waits(id, step);
-                    }
-                }
-                Next::Start(step) => {
-                    task.progress.next_step = step + 1;
-                    task.progress.active.insert(step);
-                    self.start_step(id, step);
-                }
-                Next::Skip(step, why) => {
-                    task.progress.next_step = step + 1;
-                    self.end_step(id, step, RunState::Skipped, Some(why));
-                }
-                Next::Finish(state) => {
-                    self.finish_task(id, state);
+                Next::Turn => {
+                    self.seat(id);
                     return;
                 }
+                Next::Acquire => {
+                    self.acquire(id);
+                    break;
+                }
+                Next::OpenGroup(end) => self.open_group(id, end),
+                Next::AskFacts(lead) => self.ask_facts(id, lead),
+                Next::Approve(lead) => self.ask_approval(id, lead),
+                Next::Start(lead) => {
+                    if let Some(task) = self.task(id) {
+                        task.progress.todo.remove(&lead);
+                        task.progress.active.insert(lead);
+                    }
+                    self.start_unit(id, lead);
+                }
+                Next::Skip(lead, why) => self.skip_unit(id, lead, &why),
+                Next::Finish(state) => return self.finish_task(id, state, None),
             }
         }
         self.fill_windows(id);
+        self.idles(id);
     }
 
-    fn step_waits(&mut self, id: TaskId, index: u32) {
-        if let Some(task) = self.state.tasks.get_mut(&id)
-            && let Some(step) = task.progress.steps.get_mut(index as usize)
-        {
-            step.state = RunState::Waiting;
-            self.touch(Subject::Step(id, index));
-        }
-    }
-
-    fn acquire(&mut self, id: TaskId, places: Vec<Option<MachineName>>) {
-        let Some(task) = self.state.tasks.get_mut(&id) else {
+    fn open_group(&mut self, id: TaskId, end: u32) {
+        let Some(task) = self.task(id) else {
             return;
         };
-        task.progress.packages = Packages::Acquiring { places: places.len(), open: places.clone(), stopping: false };
-        self.say(Decision::Acquire {
-            task: id,
-            server: places.contains(&None),
-            machines: places.into_iter().flatten().collect(),
-        });
-        self.touch_waiting_steps(id);
-        self.activity_changed(id);
-    }
-
-    fn touch_waiting_steps(&mut self, id: TaskId) {
-        let steps = self.state.tasks.get(&id).map(|task| task.progress.next_step..task.progress.group_end);
-        for step in steps.unwrap_or_default() {
+        let from = task.progress.group_end;
+        let leads: Vec<_> =
+            (from..end).filter(|step| !task.plan.steps.get(*step as usize).is_some_and(|step| step.child)).collect();
+        // A child without a parent leads itself.
+        task.progress.todo = leads.into_iter().chain([from]).collect();
+        task.progress.group_end = end;
+        for step in from..end {
+            if let Some(progress) = task.progress.steps.get_mut(step as usize) {
+                progress.state = RunState::Waiting;
+            }
+        }
+        for step in from..end {
             self.touch(Subject::Step(id, step));
         }
     }
 
-    /// A place has its packages, or will not get them.
-    pub fn packages(&mut self, id: TaskId, machine: Option<MachineName>, error: Option<String>) {
-        let Some(task) = self.state.tasks.get_mut(&id) else {
+    fn skip_unit(&mut self, id: TaskId, lead: u32, why: &str) {
+        let Some(task) = self.task(id) else {
             return;
         };
-        let cancelling = task.progress.state == TaskState::Cancelling;
-        let Packages::Acquiring { open, stopping, .. } = &mut task.progress.packages else {
-            return;
-        };
-        let before = open.len();
-        open.retain(|place| *place != machine);
-        if open.len() == before {
-            return;
+        task.progress.todo.remove(&lead);
+        let end = task.plan.unit_end(lead);
+        self.drop_questions(id, |question| question.about == About::Approval(lead));
+        for step in lead..end {
+            self.end_step(id, step, RunState::Skipped, Some(why.to_owned()));
         }
-        let done = open.is_empty();
-        let all = error.is_none() && !*stopping;
-        let stop = error.is_some() && !done && !std::mem::replace(stopping, true);
-        if let Some(error) = error.filter(|_| !cancelling) {
-            let place = machine.map_or_else(|| "the server".to_owned(), |name| name.to_string());
-            task.progress.error.get_or_insert_with(|| format!("packages did not reach {place}: {error}"));
-        }
-        if done {
-            task.progress.packages = if all { Packages::Acquired } else { Packages::Failed };
-            self.ready(id);
-            self.activity_changed(id);
-        }
-        self.changed(id);
-        if stop {
-            self.say(Decision::StopAcquire { task: id });
-        }
-        self.touch_waiting_steps(id);
     }
 
-    /// Ends a step that ran or never will.
-    pub fn end_step(&mut self, id: TaskId, index: u32, state: RunState, why: Option<String>) {
-        let Some(task) = self.state.tasks.get_mut(&id) else {
+    fn ask_facts(&mut self, id: TaskId, lead: u32) {
+        let Some(task) = self.task(id) else {
             return;
         };
-        let Some(step) = task.progress.steps.get_mut(index as usize) else {
+        let end = task.plan.unit_end(lead);
+        for step in lead..end {
+            let asks =
+                self.state.tasks.get(&id).and_then(|task| task.step_plan(step)).is_some_and(|plan| plan.asks_fact);
+            let Some(progress) = self.task(id).and_then(|task| task.progress.steps.get_mut(step as usize)) else {
+                continue;
+            };
+            if asks && !std::mem::replace(&mut progress.asked, true) {
+                self.say(Decision::AskFact { task: id, step });
+            }
+            self.touch(Subject::Step(id, step));
+        }
+    }
+
+    pub fn fact_given(&mut self, id: TaskId, step: u32, holds: bool) {
+        let Some(progress) = self.task(id).and_then(|task| task.progress.steps.get_mut(step as usize)) else {
+            return;
+        };
+        if progress.asked && progress.fact.is_none() {
+            progress.fact = Some(holds);
+            self.ready(id);
+            self.touch_unit(id, step);
+        }
+    }
+
+    /// What the steps of a unit wait for may be something else now.
+    pub fn touch_unit(&mut self, id: TaskId, step: u32) {
+        let Some(task) = self.state.tasks.get(&id) else {
+            return;
+        };
+        let lead = task.plan.lead(step);
+        for step in lead..task.plan.unit_end(lead) {
+            self.touch(Subject::Step(id, step));
+        }
+    }
+
+    /// Starts a unit: its machines get their turn as the window allows.
+    fn start_unit(&mut self, id: TaskId, lead: u32) {
+        let Some(task) = self.task(id) else {
+            return;
+        };
+        let (plan, end) = (std::sync::Arc::clone(&task.plan), task.plan.unit_end(lead));
+        let places = plan.steps.get(lead as usize).map_or(0, StepPlan::runs);
+        for step in lead..end {
+            if let Some(progress) = task.progress.steps.get_mut(step as usize) {
+                progress.runs = vec![RunProgress::pending(); places];
+            }
+        }
+        self.step_starts(id, lead);
+        for step in lead + 1..end {
+            let off = self.state.tasks.get(&id).and_then(|task| {
+                let off = || "its condition does not hold".to_owned();
+                let plan = task.step_plan(step)?;
+                plan.skip.clone().or_else(|| (task.step(step)?.fact == Some(false)).then(off))
+            });
+            if let Some(why) = off {
+                self.skip_child(id, step, &why);
+            } else {
+                self.touch(Subject::Step(id, step));
+            }
+        }
+        for place in 0..places as u32 {
+            self.touch(Subject::Run(crate::event::RunKey { task: id, step: lead, place }));
+        }
+    }
+
+    /// Notes that the first run of a step has its turn.
+    pub fn step_starts(&mut self, id: TaskId, step: u32) {
+        let Some(progress) = self.task(id).and_then(|task| task.progress.steps.get_mut(step as usize)) else {
+            return;
+        };
+        if matches!(progress.state, RunState::Pending | RunState::Waiting) {
+            progress.state = RunState::Running;
+            progress.told = None;
+            self.step_state(id, step, RunState::Running, None);
+        }
+    }
+
+    /// Ends a step that ran or never will. What it held as a step is given back.
+    pub fn end_step(&mut self, id: TaskId, index: u32, state: RunState, why: Option<String>) {
+        let Some(step) = self.task(id).and_then(|task| task.progress.steps.get_mut(index as usize)) else {
             return;
         };
         step.state = state;
-        step.reason = None;
+        step.told = None;
+        step.settled = step.runs.len() as u32;
         self.step_state(id, index, state, why);
+        self.release_group(id, Some(index));
     }
 
     /// A cancel: what has not started never will.
     pub fn drop_steps(&mut self, id: TaskId) {
-        let Some(task) = self.state.tasks.get_mut(&id) else {
+        let Some(task) = self.task(id) else {
             return;
         };
         let steps = task.plan.steps.len() as u32;
-        let waiting = std::mem::replace(&mut task.progress.next_step, steps)..steps;
+        task.progress.todo.clear();
         task.progress.group_end = steps;
-        for step in task.progress.active.clone() {
-            self.drop_runs(id, step, RunState::Cancelled, "the task was cancelled");
-            self.close_window(id, step);
+        for lead in task.progress.active.clone() {
+            self.close_window(id, lead, RunState::Cancelled, "the task was cancelled");
         }
-        for step in waiting {
-            self.end_step(id, step, RunState::Skipped, Some("the task was cancelled".to_owned()));
+        for step in 0..steps {
+            let state = self
+                .state
+                .tasks
+                .get(&id)
+                .and_then(|task| task.step(step))
+                .map(|step| (step.state, step.runs.is_empty()));
+            if matches!(state, Some((RunState::Pending | RunState::Waiting, true))) {
+                self.end_step(id, step, RunState::Skipped, Some("the task was cancelled".to_owned()));
+            }
         }
     }
 }
 
-fn next(task: &Task, steps_at_once: u32) -> Next {
+fn next(task: &Task, settings: &Settings) -> Next {
     let progress = &task.progress;
-    let acquiring = matches!(progress.packages, Packages::Acquiring { .. });
+    let acquiring = matches!(progress.packages, Packages::Acquiring(_));
     match progress.state {
         TaskState::Executing => {}
         TaskState::Cancelling if progress.active.is_empty() && !acquiring => {
@@ -174,41 +236,79 @@ fn next(task: &Task, steps_at_once: u32) -> Next {
         }
         _ => return Next::Wait,
     }
-    if progress.next_step == progress.group_end {
+    if progress.todo.is_empty() {
         return match group_end(&task.plan, progress.group_end) {
             _ if !progress.active.is_empty() => Next::Wait,
             None if progress.error.is_some() => Next::Finish(TaskState::Failed),
             None => Next::Finish(TaskState::Succeeded),
+            Some(_) if !task.has_turn() => Next::Turn,
             Some(end) => Next::OpenGroup(end),
         };
     }
     if acquiring {
         return Next::Wait;
     }
-    let Some(step) = task.plan.steps.get(progress.next_step as usize) else {
+    for lead in &progress.todo {
+        match look(task, *lead, settings) {
+            Next::Wait => {}
+            other if !task.has_turn() && !matches!(other, Next::Approve(_) | Next::AskFacts(_)) => return Next::Turn,
+            other => return other,
+        }
+    }
+    Next::Wait
+}
+
+/// What a unit of the open group is ready for.
+fn look(task: &Task, lead: u32, settings: &Settings) -> Next {
+    let progress = &task.progress;
+    let end = task.plan.unit_end(lead);
+    let Some(plan) = task.step_plan(lead) else {
         return Next::Wait;
     };
-    if let Some(why) = skipped(step, progress) {
-        return Next::Skip(progress.next_step, why);
+    if let Some(why) = skipped(plan, progress) {
+        return Next::Skip(lead, why);
     }
-    if progress.packages == Packages::NotNeeded && group_needs_packages(&task.plan, progress) {
-        return Next::Acquire(places(&task.plan, progress));
+    let mut known = true;
+    for step in lead..end {
+        if let (Some(plan), Some(step)) = (task.step_plan(step), task.step(step))
+            && plan.asks_fact
+            && step.fact.is_none()
+        {
+            if !step.asked {
+                return Next::AskFacts(lead);
+            }
+            known = false;
+        }
     }
-    if progress.active.len() >= steps_at_once as usize {
+    if !known {
         return Next::Wait;
     }
-    Next::Start(progress.next_step)
+    let step = task.step(lead);
+    if step.is_some_and(|step| step.fact == Some(false)) {
+        return Next::Skip(lead, "its condition does not hold".to_owned());
+    }
+    if plan.approval.is_some() && !step.is_some_and(|step| step.approved) {
+        let asked = progress.questions.values().any(|question| question.about == About::Approval(lead));
+        return if asked { Next::Wait } else { Next::Approve(lead) };
+    }
+    if progress.packages == Packages::NotNeeded && group_needs_packages(task) {
+        return Next::Acquire;
+    }
+    if progress.active.len() >= task.plan.steps_at_once(settings) {
+        return Next::Wait;
+    }
+    Next::Start(lead)
 }
 
 /// Where the group that starts at `from` ends. None: there is no such group.
 fn group_end(plan: &TaskPlan, from: u32) -> Option<u32> {
     let rest = plan.steps.get(from as usize..)?;
     let (_, others) = rest.split_first()?;
-    let with = others.iter().take_while(|step| step.start == StartTrigger::WithPrevious);
+    let with = others.iter().take_while(|step| step.child || step.start == StartTrigger::WithPrevious);
     Some(from + 1 + with.count() as u32)
 }
 
-/// Why a step that has its turn does not run. None: it runs.
+/// Why a unit that has its turn does not run. None: it runs.
 fn skipped(step: &StepPlan, progress: &Progress) -> Option<String> {
     let failed = progress.error.is_some();
     if let Some(why) = &step.skip {
@@ -226,19 +326,12 @@ fn skipped(step: &StepPlan, progress: &Progress) -> Option<String> {
     }
 }
 
-/// Whether a step of the open group that will run needs packages.
-fn group_needs_packages(plan: &TaskPlan, progress: &Progress) -> bool {
-    let group = plan.steps.get(progress.next_step as usize..progress.group_end as usize);
-    group.unwrap_or_default().iter().any(|step| step.needs_packages && skipped(step, progress).is_none())
-}
-
-/// Everywhere that packages of this and later groups go, each place once, in the order of the plan.
-fn places(plan: &TaskPlan, progress: &Progress) -> Vec<Option<MachineName>> {
-    let rest = plan.steps.get(progress.next_step as usize..).unwrap_or_default();
-    let mut seen = BTreeSet::new();
-    rest.iter()
-        .filter(|step| step.needs_packages && step.skip.is_none())
-        .flat_map(|step| (0..step.runs()).map(|place| step.machine(place).cloned()))
-        .filter(|place| seen.insert(place.clone()))
-        .collect()
+/// Whether a unit of the open group that will run needs packages.
+fn group_needs_packages(task: &Task) -> bool {
+    let needs = |lead: &u32| {
+        let unit = task.plan.steps.get(*lead as usize..task.plan.unit_end(*lead) as usize).unwrap_or_default();
+        let runs = unit.first().is_some_and(|lead| skipped(lead, &task.progress).is_none());
+        runs && unit.iter().any(|step| step.needs_packages && step.skip.is_none())
+    };
+    task.progress.todo.iter().any(needs)
 }

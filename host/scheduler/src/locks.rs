@@ -1,258 +1,276 @@
 //! The lock table: who holds which resource, who waits for it, and in which order.
 //!
-//! A *claim* wants one or more resources and gets all of them in one instant or none, so claims of one
-//! kind can never block each other in a circle. Each resource keeps its waiters in the order in which they
-//! asked; a claim is granted once no holder and no earlier waiter of any of its resources conflicts with
-//! it. Shared claims at the front are therefore granted together, and no claim is ever overtaken by one it
-//! conflicts with. The table is an index: it is rebuilt from the progress of the tasks.
+//! A *claim* wants one or more resources and gets all of them in one instant or none. Each resource keeps its
+//! waiters in the order in which they asked; a claim is granted once no holder and no earlier waiter of any of
+//! its resources is in its way. Two exceptions, both bounded: a claim of a task (or step) that already holds
+//! as much of the resource as a whole goes to the front, since the others wait for that task anyway; and a claim may be
+//! put [`before`](Locks::overtake) one that waits for it in a circle. So the order is first come, first
+//! served, and nobody is overtaken by one it does not itself wait for.
+//!
+//! The table is an index: it is rebuilt from the progress of the tasks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Serialize;
-use windlass_model::manifest::LockMode;
+use windlass_model::{TaskId, manifest::LockMode};
 
 use crate::{
+    cause::Part,
     event::{LockRequest, RunKey, Subject},
-    plan::Resource,
+    hash::Map,
+    resource::Resource,
+    step::Want,
 };
 
-/// Who wants or holds locks: a run for as long as it runs, or one call of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Claim {
-    /// The run.
+/// Who wants or holds locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ClaimKey {
+    /// The run. For a step its place is 0, for a task its step too.
     pub run: RunKey,
-    /// Number of the call; none: what the step itself locks.
-    pub call: Option<u64>,
+    pub part: Part,
 }
 
-impl Claim {
+impl ClaimKey {
+    pub fn run(run: RunKey) -> Self {
+        Self { run, part: Part::Run }
+    }
+
+    pub fn call(request: LockRequest) -> Self {
+        Self { run: request.run, part: Part::Call(request.number) }
+    }
+
+    /// The holder that outlives a run: its step, or its task.
+    pub fn group(run: RunKey, step: bool) -> Self {
+        let (at, part) = if step { (run.step, Part::Step) } else { (0, Part::Task) };
+        Self { run: RunKey { task: run.task, step: at, place: 0 }, part }
+    }
+
     /// What waits when the claim waits.
     pub fn subject(self) -> Subject {
-        match self.call {
-            None => Subject::Run(self.run),
-            Some(number) => Subject::Lock(LockRequest { run: self.run, number }),
+        match self.part {
+            Part::Call(number) => Subject::Lock(LockRequest { run: self.run, number }),
+            _ => Subject::Run(self.run),
+        }
+    }
+
+    /// Whether it holds on behalf of `run`, so that it is not in the way of that run.
+    fn covers(self, run: RunKey) -> bool {
+        match self.part {
+            Part::Task => self.run.task == run.task,
+            Part::Step => (self.run.task, self.run.step) == (run.task, run.step),
+            _ => false,
         }
     }
 }
 
-impl From<LockRequest> for Claim {
-    fn from(request: LockRequest) -> Self {
-        Self { run: request.run, call: Some(request.number) }
+/// Place in a resource's queue; the smallest comes first. Normally rank and ticket are one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Rank {
+    rank: i64,
+    passed: bool,
+    ticket: u64,
+}
+
+impl Rank {
+    fn normal(ticket: u64) -> Self {
+        Self { rank: i64::try_from(ticket).unwrap_or(i64::MAX), passed: false, ticket }
+    }
+    fn front(ticket: u64) -> Self {
+        Self { rank: 0, passed: false, ticket }
     }
 }
 
 /// What keeps a claim waiting.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Blocker<'a> {
     /// Resource that is not free.
     pub resource: &'a Resource,
     /// Its holder, or the waiter just ahead.
-    pub claim: Claim,
-    /// Whether `claim` waits too, and is only ahead in the queue.
+    pub key: ClaimKey,
+    /// Whether `key` waits too, and is only ahead in the queue.
     pub ahead: bool,
     /// How many others hold it as well.
-    pub others: usize,
+    pub others: u32,
 }
 
-/// What giving something back led to.
-#[derive(Debug, Default)]
-pub(crate) struct Freed {
-    /// Claims that now hold all they want, in order.
-    pub granted: Vec<Claim>,
-    /// Waiting claims whose blocker may be another one now.
-    pub touched: BTreeSet<Claim>,
+/// How much of a resource is wanted or held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub mode: LockMode,
+    pub units: u32,
+    /// 0: any number.
+    pub of: u32,
 }
 
-#[derive(Debug, Default)]
+impl Need {
+    fn of(want: &Want) -> Self {
+        Self { mode: want.mode, units: want.units, of: want.of }
+    }
+
+    /// Whether whoever waits with this need must not be passed by that one.
+    fn bars(self, later: Self) -> bool {
+        let exclusive = self.mode == LockMode::Exclusive || later.mode == LockMode::Exclusive;
+        exclusive || self.of > 0 || later.of > 0
+    }
+
+    /// Whether whoever waits for what this excludes waits for what the other excludes too.
+    fn includes(self, other: Self) -> bool {
+        let mode = self.mode == LockMode::Exclusive || other.mode == LockMode::Shared;
+        mode && self.units >= other.units && (self.mode == LockMode::Exclusive || other.of == 0 || self.of > 0)
+    }
+
+    fn excludes(self, other: Self) -> bool {
+        self.mode == LockMode::Exclusive || other.mode == LockMode::Exclusive
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Hold {
+    pub key: ClaimKey,
+    pub need: Need,
+    pub token: u64,
+}
+
+#[derive(Debug, Clone)]
 struct Lock {
-    holders: BTreeMap<Claim, LockMode>,
-    queue: BTreeMap<(u64, Claim), LockMode>,
+    name: Resource,
+    /// In the order in which they took it.
+    holders: Vec<Hold>,
+    queue: BTreeMap<Rank, (ClaimKey, Need)>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    wants: Vec<(Resource, LockMode)>,
+type LockId = u32;
+
+#[derive(Debug, Clone)]
+struct Piece {
+    lock: LockId,
+    need: Need,
+    rank: Rank,
+}
+
+#[derive(Debug, Clone)]
+struct Claim {
+    first: Piece,
+    rest: Vec<Piece>,
     ticket: u64,
     held: bool,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Locks {
-    locks: BTreeMap<Resource, Lock>,
-    claims: BTreeMap<Claim, Entry>,
+impl Claim {
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+    fn pieces_mut(&mut self) -> impl Iterator<Item = &mut Piece> {
+        std::iter::once(&mut self.first).chain(&mut self.rest)
+    }
 }
 
-fn conflict(a: LockMode, b: LockMode) -> bool {
-    a == LockMode::Exclusive || b == LockMode::Exclusive
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Locks {
+    names: Map<Arc<str>, LockId>,
+    locks: Vec<Lock>,
+    free: Vec<LockId>,
+    claims: Map<ClaimKey, Claim>,
+    /// Locks that nobody holds or wants; they are kept a while, since they mostly come back.
+    idle: usize,
+    /// Waiting claims whose blocker may be another one now.
+    touched: Vec<ClaimKey>,
 }
+
+/// Idle locks that are kept whatever else there is.
+const IDLE: usize = 4096;
 
 impl Lock {
-    fn admits(&self, place: (u64, Claim), mode: LockMode) -> bool {
-        let held = self.holders.values().next().is_some_and(|held| conflict(*held, mode));
-        !held && !self.queue.range(..place).any(|(_, earlier)| conflict(*earlier, mode))
+    fn is_idle(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_empty()
     }
 
-    /// Waiters that nobody but holders can block: up to and with the first exclusive one.
-    fn front(&self) -> impl Iterator<Item = (u64, Claim)> {
-        until_exclusive(self.queue.iter())
-    }
-}
-
-fn until_exclusive<'a>(
-    queue: impl Iterator<Item = (&'a (u64, Claim), &'a LockMode)>,
-) -> impl Iterator<Item = (u64, Claim)> {
-    let mut ended = false;
-    queue
-        .take_while(move |(_, mode)| !std::mem::replace(&mut ended, **mode == LockMode::Exclusive))
-        .map(|(place, _)| *place)
-}
-
-impl Locks {
-    /// Takes everything at once, or waits in every queue. Returns whether it was granted.
-    pub fn ask(&mut self, claim: Claim, wants: Vec<(Resource, LockMode)>, ticket: u64) -> bool {
-        self.insert(claim, wants, ticket, false);
-        let granted = self.grantable(claim);
-        if granted {
-            self.grant(claim);
-        }
-        granted
-    }
-
-    /// Puts a claim back as it was stored.
-    pub fn insert(&mut self, claim: Claim, wants: Vec<(Resource, LockMode)>, ticket: u64, held: bool) {
-        for (resource, mode) in &wants {
-            let lock = self.locks.entry(resource.clone()).or_default();
-            if held {
-                lock.holders.insert(claim, *mode);
-            } else {
-                lock.queue.insert((ticket, claim), *mode);
-            }
-        }
-        self.claims.insert(claim, Entry { wants, ticket, held });
-    }
-
-    /// Whether the run of `claim` holds `resource` itself in a way that conflicts with `mode`,
-    /// so that waiting for it would never end.
-    pub fn own_conflict(&self, claim: Claim, resource: &Resource, mode: LockMode) -> bool {
-        self.locks.get(resource).is_some_and(|lock| {
-            let own = Claim { run: claim.run, call: None }..=Claim { run: claim.run, call: Some(u64::MAX) };
-            lock.holders.range(own).any(|(holder, held)| *holder != claim && conflict(*held, mode))
-        })
-    }
-
-    /// Gives a claim's locks back, or its places in the queues.
-    pub fn release(&mut self, claim: Claim) -> Freed {
-        let mut freed = Freed::default();
-        let Some(entry) = self.claims.remove(&claim) else {
-            return freed;
-        };
-        let place = (entry.ticket, claim);
-        for (resource, _) in &entry.wants {
-            let Some(lock) = self.locks.get_mut(resource) else {
+    /// Units that are taken, and would be with a member more. A step uses what it holds or what its runs use,
+    /// whichever is more; so does a task with its steps.
+    fn taken(&self, more: Option<(ClaimKey, u32)>) -> u32 {
+        /// What a task holds as a whole, and by step what the step and what its runs hold.
+        type Share = (u32, BTreeMap<u32, (u32, u32)>);
+        let mut tasks: BTreeMap<TaskId, Share> = BTreeMap::new();
+        let mut fenced = 0;
+        let held = self.holders.iter().map(|hold| (hold.key, hold.need.units));
+        for (key, units) in held.chain(more) {
+            if matches!(key.part, Part::Fence(_)) {
+                fenced += units;
                 continue;
-            };
-            lock.holders.remove(&claim);
-            if lock.queue.remove(&place).is_some() {
-                let followers = until_exclusive(lock.queue.range(place..));
-                freed.touched.extend(followers.map(|(_, claim)| claim));
+            }
+            let (whole, steps) = tasks.entry(key.run.task).or_default();
+            match key.part {
+                Part::Task => *whole += units,
+                Part::Step => steps.entry(key.run.step).or_default().0 += units,
+                _ => steps.entry(key.run.step).or_default().1 += units,
             }
         }
-        for (resource, _) in &entry.wants {
-            self.wake(resource, &mut freed);
-        }
-        freed
+        let used =
+            |(whole, steps): Share| whole.max(steps.into_values().map(|(step, members)| step.max(members)).sum());
+        fenced + tasks.into_values().map(used).sum::<u32>()
     }
 
-    fn wake(&mut self, resource: &Resource, freed: &mut Freed) {
-        let Some(lock) = self.locks.get(resource) else {
-            return;
+    /// Whether the holders leave room.
+    fn has_room(&self, key: ClaimKey, need: Need) -> bool {
+        if self.holders.is_empty() {
+            return true;
+        }
+        let in_the_way = |hold: &Hold| hold.need.excludes(need) && !hold.key.covers(key.run);
+        if self.holders.iter().any(in_the_way) {
+            return false;
+        }
+        let limits = self.holders.iter().map(|hold| hold.need.of).chain([need.of]);
+        let Some(limit) = limits.filter(|of| *of > 0).min() else {
+            return true;
         };
-        for (_, claim) in lock.front().collect::<Vec<_>>() {
-            if self.grantable(claim) {
-                self.grant(claim);
-                freed.granted.push(claim);
-                freed.touched.remove(&claim);
-                let elsewhere = self.claims.get(&claim).into_iter().flat_map(|entry| &entry.wants);
-                for lock in elsewhere.filter_map(|(resource, _)| self.locks.get(resource)) {
-                    freed.touched.extend(lock.front().map(|(_, claim)| claim));
+        let after = self.taken(Some((key, need.units)));
+        // What its own group holds already is there for it, even where another counts less in all; but what is
+        // really used never exceeds any count.
+        let single = |hold: &&Hold| !matches!(hold.key.part, Part::Step | Part::Task);
+        let used: u32 = self.holders.iter().filter(single).map(|hold| hold.need.units).sum();
+        after <= limit || (after == self.taken(None) && used + need.units <= limit)
+    }
+
+    fn admits(&self, rank: Rank, key: ClaimKey, need: Need) -> bool {
+        self.has_room(key, need) && self.before(rank, need).is_none()
+    }
+
+    /// The nearest earlier waiter that must not be passed.
+    fn before(&self, rank: Rank, need: Need) -> Option<(Rank, ClaimKey)> {
+        let mut earlier = self.queue.range(..rank).rev();
+        earlier.find(|(_, (_, other))| other.bars(need)).map(|(rank, (key, _))| (*rank, *key))
+    }
+
+    /// The earlier waiters that must not be passed, back to the first that is itself barred by all before it.
+    fn ahead(&self, rank: Rank, need: Need) -> Vec<ClaimKey> {
+        let mut ahead = Vec::new();
+        for (_, (key, other)) in self.queue.range(..rank).rev() {
+            if other.bars(need) {
+                ahead.push(*key);
+                if other.mode == LockMode::Exclusive || other.of > 0 {
+                    break;
                 }
             }
         }
-        if let Some(lock) = self.locks.get(resource) {
-            freed.touched.extend(lock.front().map(|(_, claim)| claim));
-            if lock.holders.is_empty() && lock.queue.is_empty() {
-                self.locks.remove(resource);
-            }
-        }
+        ahead
     }
 
-    fn grantable(&self, claim: Claim) -> bool {
-        self.claims.get(&claim).is_some_and(|entry| {
-            entry.wants.iter().all(|(resource, mode)| {
-                self.locks.get(resource).is_none_or(|lock| lock.admits((entry.ticket, claim), *mode))
-            })
-        })
-    }
-
-    fn grant(&mut self, claim: Claim) {
-        let Some(entry) = self.claims.get_mut(&claim) else {
-            return;
-        };
-        entry.held = true;
-        for (resource, mode) in &entry.wants {
-            if let Some(lock) = self.locks.get_mut(resource) {
-                lock.queue.remove(&(entry.ticket, claim));
-                lock.holders.insert(claim, *mode);
-            }
-        }
-    }
-
-    /// What keeps a claim waiting. None: it holds all it wants, or is not known.
-    pub fn blocker(&self, claim: Claim) -> Option<Blocker<'_>> {
-        let entry = self.claims.get(&claim).filter(|entry| !entry.held)?;
-        entry.wants.iter().find_map(|(resource, mode)| {
-            let lock = self.locks.get(resource)?;
-            let ahead = lock
-                .queue
-                .range(..(entry.ticket, claim))
-                .rev()
-                .find(|(_, earlier)| conflict(**earlier, *mode))
-                .map(|((_, claim), _)| Blocker { resource, claim: *claim, ahead: true, others: 0 });
-            ahead.or_else(|| {
-                let mut holders = lock.holders.iter().filter(|(_, held)| conflict(**held, *mode));
-                let (claim, _) = holders.next()?;
-                Some(Blocker { resource, claim: *claim, ahead: false, others: holders.count() })
-            })
-        })
-    }
-
-    /// Every resource in use.
-    pub fn views(&self) -> impl Iterator<Item = LockView> {
-        let owner = |claim: Claim, mode: LockMode| LockOwner { subject: claim.subject(), mode };
-        self.locks.iter().map(move |(resource, lock)| LockView {
-            resource: resource.clone(),
-            holders: lock.holders.iter().map(|(claim, mode)| owner(*claim, *mode)).collect(),
-            queue: lock.queue.iter().map(|((_, claim), mode)| owner(*claim, *mode)).collect(),
-        })
+    /// Waiters that only holders can block: up to and with the first that bars others.
+    fn front(&self) -> impl Iterator<Item = ClaimKey> {
+        until_bar(self.queue.iter())
     }
 }
 
-/// A resource in use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LockView {
-    /// The resource.
-    pub resource: Resource,
-    /// Who holds it.
-    pub holders: Vec<LockOwner>,
-    /// Who waits for it, in order.
-    pub queue: Vec<LockOwner>,
+fn until_bar<'a>(queue: impl Iterator<Item = (&'a Rank, &'a (ClaimKey, Need))>) -> impl Iterator<Item = ClaimKey> {
+    let mut ended = false;
+    queue
+        .take_while(move |(_, (_, need))| {
+            let bars = need.mode == LockMode::Exclusive || need.of > 0;
+            !std::mem::replace(&mut ended, bars)
+        })
+        .map(|(_, (key, _))| *key)
 }
 
-/// A run, or a call of a run, that holds or wants a resource.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LockOwner {
-    /// [`Subject::Run`] or [`Subject::Lock`].
-    pub subject: Subject,
-    /// How.
-    pub mode: LockMode,
-}
+mod ask;
+mod look;
+
+pub use look::{LockHolder, LockView};

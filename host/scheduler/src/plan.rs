@@ -1,16 +1,15 @@
-//! What the scheduler is told about a task before it starts: its steps, where they run, what they lock.
+//! What the scheduler is told about a task before it starts, and the limits of the server.
 //!
 //! A plan never changes. Whoever makes it has already resolved roles to machines and left out what does
 //! not apply: a step that is disabled or not meant for the environment arrives with [`StepPlan::skip`].
 
 use serde::{Deserialize, Serialize};
-use windlass_model::{
-    MachineName, RunCondition, StartTrigger, StepName,
-    manifest::{LockMode, LockNeed},
-};
+use windlass_model::StepName;
 
-/// Longest time a run may take when its step says nothing: an hour.
-pub const DEFAULT_TIMEOUT_MS: u64 = 60 * 60 * 1000;
+use crate::{
+    event::RunKey,
+    step::{StepPlan, Where},
+};
 
 /// A task as it is put into the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,11 +24,43 @@ pub struct TaskPlan {
     pub priority: i32,
     /// Steps in order. A script has exactly one, on the server.
     pub steps: Vec<StepPlan>,
+    /// Not before this time.
+    #[serde(default)]
+    pub start_at_ms: Option<u64>,
+    /// Timed out if it has not started by this time.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+    /// It takes the place of older queued tasks of the same key. None: neither that, nor is it superseded.
+    #[serde(default)]
+    pub supersede: Option<String>,
+    /// The run that waits for it or started it.
+    #[serde(default)]
+    pub parent: Option<Parent>,
+    /// Overrides both windows: steps at once, and machines at once in each step.
+    #[serde(default)]
+    pub max_parallelism: Option<u32>,
+    /// Overrides the runs that it may have at once in all.
+    #[serde(default)]
+    pub max_runs: Option<u32>,
+    /// Overrides how many machines are sent packages at once.
+    #[serde(default)]
+    pub max_acquisitions: Option<u32>,
+    /// Overrides how long a lock is waited for.
+    #[serde(default)]
+    pub lock_wait_ms: Option<u64>,
+    /// Whether a failure asks a person what to do.
+    #[serde(default)]
+    pub guided: bool,
+    /// What a machine that cannot be reached means.
+    #[serde(default)]
+    pub unavailable: Unavailable,
+    /// What a deadlock means when this task has the youngest wait in it.
+    #[serde(default)]
+    pub on_deadlock: OnDeadlock,
 }
 
-/// What kind of work a task is. Each kind has its own cap, so that scripts which wait for
-/// deployments can never take all the places that those deployments need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// What kind of work a task is. Each kind has its own cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanKind {
     /// Deploys a release.
@@ -38,65 +69,74 @@ pub enum PlanKind {
     Script,
 }
 
-/// One step of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepPlan {
-    /// Its name.
-    pub name: StepName,
-    /// Why it does not run at all, when it does not.
-    pub skip: Option<String>,
-    /// Whether it starts a group or belongs to the group of the step above.
-    pub start: StartTrigger,
-    /// Under which outcome of the earlier steps it runs.
-    pub condition: RunCondition,
-    /// Machines worked on at once; the smaller of this and [`Settings::targets_at_once`] counts.
-    pub window: Option<u32>,
-    /// Where it runs.
-    pub place: Where,
-    /// Whether packages must be on all machines before its group starts.
-    pub needs_packages: bool,
-    /// What a run of it keeps from others.
-    pub isolation: Isolation,
-    /// Longest time a run may take, waiting for locks excluded. None: no limit.
-    pub timeout_ms: Option<u64>,
+/// Where a task comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The run that queued it.
+    pub run: RunKey,
+    /// Whether it goes on when that task is cancelled.
+    #[serde(default)]
+    pub detached: bool,
 }
 
-/// Where a step runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a machine that cannot be reached means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Where {
-    /// Once, without a machine.
-    Server,
-    /// Once on each of these machines, in this order.
-    Machines(Vec<MachineName>),
-}
-
-/// What a run keeps from others while it runs. On the server nothing is locked but resources.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Isolation {
-    /// Its whole machine: no other step of any task runs there.
+pub enum Unavailable {
+    /// A failure like any other.
     #[default]
-    Exclusive,
-    /// Shares its machine with all but exclusive steps.
-    Shared,
-    /// Shares its machine, and locks these resources.
-    Resources(Vec<LockNeed>),
+    Fail,
+    /// The step is skipped there; later ones try again.
+    Skip,
+    /// The machine takes part in nothing later of the task.
+    Exclude,
+}
+
+/// What becomes of a deadlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDeadlock {
+    /// The youngest wait fails and says why.
+    #[default]
+    Fail,
+    /// A person is asked.
+    Ask,
 }
 
 /// Limits that hold for the whole server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
-    /// Deployments that execute at once.
+    /// Deployments that work at once. One in which everything waits does not count.
     pub task_cap: u32,
-    /// Scripts that execute at once. They mostly wait, so there may be many.
+    /// Scripts that work at once.
     pub script_cap: u32,
     /// Steps of one deployment that run at once.
     pub steps_at_once: u32,
     /// Machines of one step that are worked on at once.
     pub targets_at_once: u32,
-    /// How long a run waits for a named lock when it does not say: two hours.
+    /// Runs of one deployment that run or wait for locks at once.
+    pub runs_at_once: u32,
+    /// Machines of one deployment that are sent packages at once.
+    pub acquisitions_at_once: u32,
+    /// How long a lock is waited for when nobody says otherwise: two hours.
     pub lock_wait_ms: u64,
+    /// How long a pool without workers is waited for: 15 minutes.
+    pub pool_wait_ms: u64,
+    /// How long a run that is told to stop has before it is killed: 10 s.
+    pub grace_ms: u64,
+    /// How long a run that is killed has before it is abandoned: 20 s.
+    pub kill_ms: u64,
+    /// How often a person may retry one run: 10 times.
+    pub guided_retries: u32,
+    /// Whether nothing new starts.
+    pub draining: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::for_cores(1)
+    }
 }
 
 impl Settings {
@@ -108,11 +148,18 @@ impl Settings {
             script_cap: 1000,
             steps_at_once: 10,
             targets_at_once: 10,
+            runs_at_once: 100,
+            acquisitions_at_once: 10,
             lock_wait_ms: 2 * 60 * 60 * 1000,
+            pool_wait_ms: 15 * 60 * 1000,
+            grace_ms: 10_000,
+            kill_ms: 20_000,
+            guided_retries: 10,
+            draining: false,
         }
     }
 
-    /// Tasks of that kind that may execute at once, at least one.
+    /// Tasks of that kind that may work at once, at least one.
     #[must_use]
     pub fn cap(&self, kind: PlanKind) -> usize {
         let cap = match kind {
@@ -127,7 +174,7 @@ impl TaskPlan {
     /// A deployment of normal priority.
     #[must_use]
     pub fn deployment(title: impl Into<String>, tag: impl Into<String>, steps: Vec<StepPlan>) -> Self {
-        Self { title: title.into(), kind: PlanKind::Deployment, concurrency_tag: Some(tag.into()), priority: 0, steps }
+        Self::new(title.into(), PlanKind::Deployment, Some(tag.into()), steps)
     }
 
     /// A coordination script: one run on the server, which locks nothing and has no time limit.
@@ -135,150 +182,63 @@ impl TaskPlan {
     pub fn script(title: impl Into<String>, name: StepName) -> Self {
         let mut step = StepPlan::new(name, Where::Server);
         step.timeout_ms = None;
-        Self { title: title.into(), kind: PlanKind::Script, concurrency_tag: None, priority: 0, steps: vec![step] }
+        Self::new(title.into(), PlanKind::Script, None, vec![step])
     }
-}
 
-impl StepPlan {
-    /// A step with every default: after the previous group, only on success, its machine to itself.
-    #[must_use]
-    pub fn new(name: StepName, place: Where) -> Self {
+    fn new(title: String, kind: PlanKind, concurrency_tag: Option<String>, steps: Vec<StepPlan>) -> Self {
         Self {
-            name,
-            skip: None,
-            start: StartTrigger::AfterPrevious,
-            condition: RunCondition::Success,
-            window: None,
-            place,
-            needs_packages: false,
-            isolation: Isolation::Exclusive,
-            timeout_ms: Some(DEFAULT_TIMEOUT_MS),
+            title,
+            kind,
+            concurrency_tag,
+            priority: 0,
+            steps,
+            start_at_ms: None,
+            expires_ms: None,
+            supersede: None,
+            parent: None,
+            max_parallelism: None,
+            max_runs: None,
+            max_acquisitions: None,
+            lock_wait_ms: None,
+            guided: false,
+            unavailable: Unavailable::Fail,
+            on_deadlock: OnDeadlock::Fail,
         }
     }
 
-    /// Number of runs it has.
+    /// Where the unit that starts with step `lead` ends: itself and its child steps.
     #[must_use]
-    pub fn runs(&self) -> usize {
-        match &self.place {
-            Where::Server => 1,
-            Where::Machines(machines) => machines.len(),
-        }
+    pub fn unit_end(&self, lead: u32) -> u32 {
+        let rest = self.steps.get(lead as usize + 1..).unwrap_or_default();
+        lead + 1 + rest.iter().take_while(|step| step.child).count() as u32
     }
 
-    /// The machine of its run number `place`; none on the server.
+    /// The step that leads the unit of `step`.
     #[must_use]
-    pub fn machine(&self, place: usize) -> Option<&MachineName> {
-        match &self.place {
-            Where::Server => None,
-            Where::Machines(machines) => machines.get(place),
-        }
+    pub fn lead(&self, step: u32) -> u32 {
+        let upto = self.steps.get(..=step as usize).unwrap_or_default();
+        // A child without a parent leads itself.
+        step.saturating_sub(upto.iter().rev().take_while(|step| step.child).count() as u32)
     }
 
-    /// Machines worked on at once under these settings, at least one.
-    #[must_use]
-    pub fn window(&self, settings: &Settings) -> u32 {
-        self.window.map_or(settings.targets_at_once, |own| own.min(settings.targets_at_once)).max(1)
+    pub(crate) fn steps_at_once(&self, settings: &Settings) -> usize {
+        self.max_parallelism.unwrap_or(settings.steps_at_once).max(1) as usize
     }
 
-    /// What its run on `machine` must hold, sorted and each resource once.
-    pub(crate) fn wants(&self, machine: Option<&MachineName>) -> Vec<(Resource, LockMode)> {
-        let whole = |mode| machine.map(|name| (Resource::machine(name), mode));
-        let mut wants: Vec<_> = match &self.isolation {
-            Isolation::Exclusive => whole(LockMode::Exclusive).into_iter().collect(),
-            Isolation::Shared => whole(LockMode::Shared).into_iter().collect(),
-            Isolation::Resources(needs) => whole(LockMode::Shared)
-                .into_iter()
-                .chain(needs.iter().map(|need| (Resource::named(machine, &need.resource), need.mode)))
-                .collect(),
-        };
-        // `Exclusive` sorts before `Shared`: of two wishes for one resource the stronger stays.
-        wants.sort();
-        wants.dedup_by(|later, first| later.0 == first.0);
-        wants
-    }
-}
-
-/// Something that can be locked, by its canonical name.
-///
-/// `machine:<name>` is a whole machine, `machine:<name>/<resource>` a resource on it,
-/// `global:<resource>` one of the whole server.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Resource(std::sync::Arc<str>);
-
-impl Resource {
-    /// The whole machine.
-    #[must_use]
-    pub fn machine(name: &MachineName) -> Self {
-        Self(format!("machine:{}", name.key()).into())
+    pub(crate) fn runs_at_once(&self, settings: &Settings) -> u32 {
+        self.max_runs.unwrap_or(settings.runs_at_once).max(1)
     }
 
-    /// A resource by the name a manifest or a guest gives it: on the machine, unless the name
-    /// starts with `global:` or there is no machine.
-    #[must_use]
-    pub fn named(machine: Option<&MachineName>, name: &str) -> Self {
-        match (name.strip_prefix("global:"), machine) {
-            (None, Some(machine)) => Self(format!("machine:{}/{name}", machine.key()).into()),
-            (global, _) => Self(format!("global:{}", global.unwrap_or(name)).into()),
-        }
-    }
-
-    /// Its canonical name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it is a whole machine.
-    #[must_use]
-    pub fn is_machine(&self) -> bool {
-        self.0.starts_with("machine:") && !self.0.contains('/')
-    }
-}
-
-/// In words: `machine web1`, `iis:metabase on machine web1`, `lock licence`.
-impl std::fmt::Display for Resource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.split_once(':') {
-            Some(("machine", rest)) => match rest.split_once('/') {
-                Some((machine, resource)) => write!(f, "{resource} on machine {machine}"),
-                None => write!(f, "machine {rest}"),
-            },
-            _ => write!(f, "lock {}", self.0.strip_prefix("global:").unwrap_or(&self.0)),
-        }
+    pub(crate) fn acquisitions_at_once(&self, settings: &Settings) -> usize {
+        self.max_acquisitions.unwrap_or(settings.acquisitions_at_once).max(1) as usize
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
-
-    #[test]
-    fn resources_have_one_name_and_read_well() {
-        let web = MachineName::new("Web1").unwrap();
-        for (resource, name, words) in [
-            (Resource::machine(&web), "machine:web1", "machine web1"),
-            (Resource::named(Some(&web), "iis:metabase"), "machine:web1/iis:metabase", "iis:metabase on machine web1"),
-            (Resource::named(Some(&web), "dir:/srv/a"), "machine:web1/dir:/srv/a", "dir:/srv/a on machine web1"),
-            (Resource::named(Some(&web), "global:licence"), "global:licence", "lock licence"),
-            (Resource::named(None, "licence"), "global:licence", "lock licence"),
-        ] {
-            assert_eq!(resource.as_str(), name);
-            assert_eq!(resource.to_string(), words);
-            assert_eq!(resource.is_machine(), name == "machine:web1");
-        }
-    }
-
-    #[test]
-    fn the_stronger_of_two_wishes_for_one_resource_counts() {
-        let web = MachineName::new("web1").unwrap();
-        let need = |mode| LockNeed { resource: "global:x".to_owned(), mode };
-        let mut step = StepPlan::new(StepName::new("s").unwrap(), Where::Server);
-        step.isolation = Isolation::Resources(vec![need(LockMode::Shared), need(LockMode::Exclusive)]);
-        let x = (Resource::named(None, "x"), LockMode::Exclusive);
-        assert_eq!(step.wants(None), std::slice::from_ref(&x));
-        assert_eq!(step.wants(Some(&web)), [x, (Resource::machine(&web), LockMode::Shared)]);
-    }
 
     #[test]
     fn caps_follow_the_cores_and_are_never_nothing() {
@@ -287,6 +247,18 @@ mod tests {
         let none = Settings { task_cap: 0, targets_at_once: 0, ..Settings::for_cores(1) };
         assert_eq!(none.cap(PlanKind::Deployment), 1);
         let step = StepPlan::new(StepName::new("s").unwrap(), Where::Server);
-        assert_eq!(step.window(&none), 1);
+        let mut task = TaskPlan::deployment("t", "tag", vec![step.clone()]);
+        assert_eq!(step.window(&none, &task), 1);
+        task.max_parallelism = Some(3);
+        assert_eq!(step.window(&none, &task), 3);
+    }
+
+    #[test]
+    fn a_unit_is_a_step_and_its_children() {
+        let step = |child| StepPlan { child, ..StepPlan::new(StepName::new("s").unwrap(), Where::Server) };
+        let steps = [false, true, true, false].map(step).to_vec();
+        let plan = TaskPlan::deployment("t", "tag", steps);
+        assert_eq!([0, 3].map(|lead| plan.unit_end(lead)), [3, 4]);
+        assert_eq!([0, 1, 2, 3].map(|step| plan.lead(step)), [0, 0, 0, 3]);
     }
 }

@@ -1,228 +1,371 @@
-//! The queue of tasks: caps, concurrency tags and the order in which tasks start.
+//! The queue of tasks: caps, concurrency tags and the order in which tasks get their turn.
 //!
-//! A queued task is a *candidate* when its tag is free and nobody waits before it for that tag; only
-//! candidates compete for the places under the cap. So a blocked task never blocks the head, and every
-//! operation costs the logarithm of the queue's length. The queue is an index: it is rebuilt from the tasks.
+//! A task has a *seat* while something of it works; seats of a kind are limited by its cap. A task that only
+//! waits gives its seat back and asks for one again, before every task that has not started. A waiting task is a
+//! *candidate* when its tag is free and nobody waits before it for that tag; only candidates compete for seats.
+//! So a blocked task never blocks the head, those who hold a seat always work, and every operation costs the
+//! logarithm of the queue's length. The queue is an index: it is rebuilt from the tasks.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use windlass_model::TaskId;
 
-use crate::plan::{PlanKind, Settings};
+use crate::{
+    hash::Map,
+    plan::{PlanKind, Settings},
+};
 
-/// Place of a task in the order: higher priority first, then in the order of queueing.
-type Place = (Reverse<i32>, u64, TaskId);
+/// Place of a task in the order: who wants to go on first, then who was moved to the top, then by priority,
+/// then in the order of queueing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    fresh: bool,
+    top: Reverse<u64>,
+    priority: Reverse<i32>,
+    ticket: u64,
+    pub task: TaskId,
+}
 
-/// What keeps a queued task from starting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum QueueBlocker<'a> {
+impl Place {
+    pub fn queued(task: TaskId, top: u64, priority: i32, ticket: u64) -> Self {
+        Self { fresh: true, top: Reverse(top), priority: Reverse(priority), ticket, task }
+    }
+
+    pub fn resuming(task: TaskId, ticket: u64) -> Self {
+        Self { fresh: false, top: Reverse(0), priority: Reverse(0), ticket, task }
+    }
+}
+
+/// What keeps a task from its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueueBlocker {
     /// A task with the same tag executes.
     Tag { holder: TaskId },
     /// Another task with the same tag is before it.
-    BehindTag { ahead: TaskId, tag: &'a str },
+    BehindTag { ahead: TaskId },
     /// Another task that could start is before it.
     Behind { ahead: TaskId },
-    /// All places are taken; the oldest of those tasks is named.
-    Cap { running: usize, oldest: TaskId },
+    /// All seats are taken; the oldest of those tasks is named.
+    Cap { oldest: TaskId },
+    /// Nothing new starts.
+    Draining,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Pool {
     candidates: BTreeSet<Place>,
-    running: BTreeSet<TaskId>,
+    seated: BTreeSet<TaskId>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tag {
     holder: Option<TaskId>,
     waiting: BTreeSet<Place>,
+    /// Waiting tasks that others wait for, or that have started.
+    keen: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
-    place: Place,
     kind: PlanKind,
-    tag: Option<String>,
+    tag: Option<Arc<str>>,
+    /// Set while it waits for its turn.
+    place: Option<Place>,
+    tagged: bool,
+    awaited: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Queue {
     pools: BTreeMap<PlanKind, Pool>,
-    tags: BTreeMap<String, Tag>,
-    entries: BTreeMap<TaskId, Entry>,
-    /// Queued tasks whose blocker may be another one now.
-    touched: BTreeSet<TaskId>,
+    tags: Map<Arc<str>, Tag>,
+    entries: Map<TaskId, Entry>,
+    /// Waiting tasks whose blocker may be another one now.
+    touched: Vec<TaskId>,
 }
 
 impl Queue {
-    /// Adds a queued task.
-    pub fn push(&mut self, task: TaskId, kind: PlanKind, tag: Option<&str>, priority: i32, ticket: u64) {
-        let place = (Reverse(priority), ticket, task);
-        self.touched.insert(task);
-        let entry = Entry { place, kind, tag: tag.map(str::to_owned) };
-        match &entry.tag {
+    /// Makes a task known.
+    pub fn add(&mut self, task: TaskId, kind: PlanKind, tag: Option<&str>) {
+        let tag =
+            tag.map(|tag| self.tags.get_key_value(tag).map_or_else(|| Arc::from(tag), |(name, _)| Arc::clone(name)));
+        self.entries.insert(task, Entry { kind, tag, place: None, tagged: false, awaited: false });
+    }
+
+    /// Puts what an executing task has back as it was stored.
+    pub fn restore(&mut self, task: TaskId, seated: bool, tagged: bool) {
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        entry.tagged = tagged;
+        if seated {
+            self.pools.entry(entry.kind).or_default().seated.insert(task);
+        }
+        if let Some(tag) = entry.tag.clone().filter(|_| tagged) {
+            self.withdraw_first(&tag);
+            self.tags.entry(tag).or_default().holder = Some(task);
+        }
+    }
+
+    /// Lets a task wait for its turn. One that has its tag competes for a seat only.
+    pub fn wait(&mut self, place: Place) {
+        let task = place.task;
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        entry.place = Some(place);
+        let (kind, keen) = (entry.kind, entry.awaited || !place.fresh);
+        self.touched.push(task);
+        match entry.tag.clone().filter(|_| !entry.tagged) {
             None => self.offer(place, kind),
             Some(tag) => {
-                self.withdraw_first(tag);
-                self.tags.entry(tag.clone()).or_default().waiting.insert(place);
-                self.touch_after(tag, place);
+                self.withdraw_first(&tag);
+                let waiters = self.tags.entry(Arc::clone(&tag)).or_default();
+                waiters.waiting.insert(place);
+                waiters.keen += u32::from(keen);
+                self.touch_after(&tag, place);
+                self.offer_first(&tag);
             }
         }
+    }
+
+    /// Takes a task out of the waiting ones.
+    pub fn leave(&mut self, task: TaskId) {
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        let (kind, keen) = (entry.kind, entry.awaited);
+        let Some(place) = entry.place.take() else {
+            return;
+        };
         let tag = entry.tag.clone();
-        self.entries.insert(task, entry);
+        self.withdraw(place, kind);
         if let Some(tag) = tag {
+            self.touch_after(&tag, place);
+            if let Some(waiters) = self.tags.get_mut(&tag)
+                && waiters.waiting.remove(&place)
+            {
+                waiters.keen -= u32::from(keen || !place.fresh);
+            }
             self.offer_first(&tag);
         }
     }
 
-    /// Puts an executing task back as it was stored.
-    pub fn restore_running(&mut self, task: TaskId, kind: PlanKind, tag: Option<&str>, priority: i32, ticket: u64) {
-        self.pools.entry(kind).or_default().running.insert(task);
-        let place = (Reverse(priority), ticket, task);
-        let entry = Entry { place, kind, tag: tag.map(str::to_owned) };
-        if let Some(tag) = tag {
-            self.withdraw_first(tag);
-            self.tags.entry(tag.to_owned()).or_default().holder = Some(task);
-        }
-        self.entries.insert(task, entry);
-    }
-
-    /// Takes the next task that may start, if a place is free.
+    /// Takes the next task that may have its turn, if a seat is free.
     pub fn admit(&mut self, settings: &Settings) -> Option<TaskId> {
-        let (_, pool) = self
-            .pools
-            .iter_mut()
-            .find(|(kind, pool)| pool.running.len() < settings.cap(**kind) && !pool.candidates.is_empty())?;
+        let may = |place: &Place| !settings.draining || !place.fresh;
+        let (_, pool) = self.pools.iter_mut().find(|(kind, pool)| {
+            pool.seated.len() < settings.cap(**kind) && pool.candidates.first().is_some_and(may)
+        })?;
         let place = pool.candidates.pop_first()?;
-        let (.., task) = place;
-        pool.running.insert(task);
-        self.touched.extend(pool.candidates.first().map(|(.., next)| *next));
-        let tag = self.entries.get(&task).and_then(|entry| entry.tag.clone());
-        if let Some(tag) = tag.and_then(|tag| self.tags.get_mut(&tag)) {
-            tag.waiting.remove(&place);
+        let task = place.task;
+        pool.seated.insert(task);
+        self.touched.extend(pool.candidates.first().map(|next| next.task));
+        let entry = self.entries.get_mut(&task)?;
+        entry.place = None;
+        if let Some(tag) = entry.tag.as_ref().and_then(|tag| self.tags.get_mut(tag))
+            && !entry.tagged
+        {
+            if tag.waiting.remove(&place) {
+                tag.keen -= u32::from(entry.awaited || !place.fresh);
+            }
             tag.holder = Some(task);
-            self.touched.extend(tag.waiting.first().map(|(.., next)| *next));
+            self.touched.extend(tag.waiting.first().map(|next| next.task));
         }
+        entry.tagged = true;
         Some(task)
     }
 
-    /// Removes a task, queued or executing.
-    pub fn remove(&mut self, task: TaskId) {
-        let Some(entry) = self.entries.remove(&task) else {
-            return;
-        };
-        let pool = self.pools.entry(entry.kind).or_default();
-        if pool.running.remove(&task) {
-            self.touched.extend(pool.candidates.first().map(|(.., next)| *next));
+    /// A task only waits: others may work.
+    pub fn unseat(&mut self, task: TaskId) {
+        let kind = self.entries.get(&task).map(|entry| entry.kind);
+        if let Some(pool) = kind.and_then(|kind| self.pools.get_mut(&kind))
+            && pool.seated.remove(&task)
+        {
+            self.touched.extend(pool.candidates.first().map(|next| next.task));
         }
-        if pool.candidates.remove(&entry.place) {
-            let next = pool.candidates.range(entry.place..).next();
-            self.touched.extend(next.map(|(.., next)| *next));
-        }
-        self.touched.remove(&task);
-        let Some(name) = entry.tag else {
-            return;
-        };
-        self.touch_after(&name, entry.place);
-        if let Some(tag) = self.tags.get_mut(&name) {
-            tag.waiting.remove(&entry.place);
-            if tag.holder == Some(task) {
-                tag.holder = None;
-            }
-            if tag.holder.is_none() && tag.waiting.is_empty() {
-                self.tags.remove(&name);
-            }
-        }
-        self.offer_first(&name);
     }
 
-    /// What keeps a queued task from starting.
-    pub fn blocker(&self, task: TaskId) -> Option<QueueBlocker<'_>> {
+    /// A task lets others of its tag start.
+    pub fn free_tag(&mut self, task: TaskId) {
+        let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.tagged) else {
+            return;
+        };
+        entry.tagged = false;
+        let Some(name) = entry.tag.clone() else {
+            return;
+        };
+        if let Some(tag) = self.tags.get_mut(&name) {
+            tag.holder = tag.holder.filter(|holder| *holder != task);
+        }
+        self.offer_first(&name);
+        self.forget(&name);
+    }
+
+    /// Forgets a task.
+    pub fn remove(&mut self, task: TaskId) {
+        self.leave(task);
+        self.unseat(task);
+        self.free_tag(task);
+        if let Some(name) = self.entries.remove(&task).and_then(|entry| entry.tag) {
+            self.forget(&name);
+        }
+    }
+
+    fn forget(&mut self, name: &Arc<str>) {
+        if self.tags.get(name).is_some_and(|tag| tag.holder.is_none() && tag.waiting.is_empty()) {
+            self.tags.remove(name);
+        }
+    }
+
+    /// Notes whether somebody waits for the end of a task.
+    pub fn set_awaited(&mut self, task: TaskId, awaited: bool) {
+        let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.awaited != awaited) else {
+            return;
+        };
+        entry.awaited = awaited;
+        let Some(place) = entry.place.filter(|place| place.fresh && !entry.tagged) else {
+            return;
+        };
+        if let Some(tag) = entry.tag.as_ref().and_then(|tag| self.tags.get_mut(tag))
+            && tag.waiting.contains(&place)
+        {
+            tag.keen = if awaited { tag.keen + 1 } else { tag.keen - 1 };
+        }
+    }
+
+    /// Whether somebody waits for a tag that this task holds, and is waited for.
+    pub fn is_keen(&self, task: TaskId) -> bool {
+        let tag = self.entries.get(&task).and_then(|entry| entry.tag.as_ref());
+        tag.and_then(|tag| self.tags.get(tag)).is_some_and(|tag| tag.keen > 0)
+    }
+
+    /// The task that a waiting one needs to go out of its way for the tag; none: only seats are missing.
+    pub fn tag_blocker(&self, task: TaskId) -> Option<TaskId> {
         let entry = self.entries.get(&task)?;
-        let pool = self.pools.get(&entry.kind)?;
-        if let Some((name, tag)) = entry.tag.as_ref().and_then(|tag| self.tags.get_key_value(tag)) {
-            if let Some((.., ahead)) = tag.waiting.range(..entry.place).next_back() {
-                return Some(QueueBlocker::BehindTag { ahead: *ahead, tag: name });
+        let place = entry.place.filter(|_| !entry.tagged)?;
+        let tag = self.tags.get(entry.tag.as_ref()?)?;
+        tag.waiting.range(..place).next_back().map(|ahead| ahead.task).or(tag.holder)
+    }
+
+    /// What keeps a task from its turn. None: it does not wait for one.
+    pub fn blocker(&self, task: TaskId, settings: &Settings) -> Option<QueueBlocker> {
+        let entry = self.entries.get(&task)?;
+        let place = entry.place?;
+        if let Some(tag) = entry.tag.as_ref().filter(|_| !entry.tagged).and_then(|tag| self.tags.get(tag)) {
+            if let Some(ahead) = tag.waiting.range(..place).next_back() {
+                return Some(QueueBlocker::BehindTag { ahead: ahead.task });
             }
             if let Some(holder) = tag.holder {
                 return Some(QueueBlocker::Tag { holder });
             }
         }
-        if let Some((.., ahead)) = pool.candidates.range(..entry.place).next_back() {
-            return Some(QueueBlocker::Behind { ahead: *ahead });
+        if settings.draining && place.fresh {
+            return Some(QueueBlocker::Draining);
         }
-        let oldest = *pool.running.first()?;
-        Some(QueueBlocker::Cap { running: pool.running.len(), oldest })
+        let pool = self.pools.get(&entry.kind)?;
+        if let Some(ahead) = pool.candidates.range(..place).next_back() {
+            return Some(QueueBlocker::Behind { ahead: ahead.task });
+        }
+        pool.seated.first().map(|oldest| QueueBlocker::Cap { oldest: *oldest })
     }
 
-    /// The queued task that names `holder` as the one it waits for, because of a tag.
-    pub fn waits_for_tag_of(&self, holder: TaskId) -> Option<TaskId> {
-        let tag = self.entries.get(&holder)?.tag.as_ref()?;
-        let tag = self.tags.get(tag).filter(|tag| tag.holder == Some(holder))?;
-        tag.waiting.first().map(|(.., first)| *first)
+    /// Place of a waiting task among those that wait for the same: its tag, or a seat. From 1.
+    pub fn position(&self, task: TaskId) -> Option<u32> {
+        let entry = self.entries.get(&task)?;
+        let place = entry.place?;
+        let tag = entry.tag.as_ref().filter(|_| !entry.tagged).and_then(|tag| self.tags.get(tag));
+        let line = match tag.filter(|tag| tag.holder.is_some() || tag.waiting.first() != Some(&place)) {
+            Some(tag) => &tag.waiting,
+            None => &self.pools.get(&entry.kind)?.candidates,
+        };
+        Some(line.range(..=place).count() as u32)
+    }
+
+    /// Tasks of a kind that have a seat.
+    pub fn seated(&self, kind: PlanKind) -> usize {
+        self.pools.get(&kind).map_or(0, |pool| pool.seated.len())
+    }
+
+    /// What a task does changed: whoever waits for its tag says so.
+    pub fn activity_changed(&mut self, holder: TaskId) {
+        let tag = self.entries.get(&holder).filter(|entry| entry.tagged).and_then(|entry| entry.tag.as_ref());
+        let first = tag.and_then(|tag| self.tags.get(tag)).and_then(|tag| tag.waiting.first());
+        self.touched.extend(first.map(|first| first.task));
+    }
+
+    /// The task that executes under a tag.
+    pub fn holder(&self, tag: &str) -> Option<TaskId> {
+        self.tags.get(tag)?.holder
     }
 
     /// Marks the heads of the queue as touched: the limits were changed.
-    pub fn touch_heads(&mut self) {
-        let heads = self.pools.values().filter_map(|pool| pool.candidates.first());
-        self.touched.extend(heads.map(|(.., head)| *head));
+    pub fn touch_all(&mut self) {
+        let waiting = self.pools.values().flat_map(|pool| &pool.candidates);
+        self.touched.extend(waiting.map(|place| place.task));
     }
 
-    /// Queued tasks whose blocker may be another one than at the last call.
-    pub fn take_touched(&mut self) -> BTreeSet<TaskId> {
+    /// Waiting tasks whose blocker may be another one than at the last call.
+    pub fn take_touched(&mut self) -> Vec<TaskId> {
         std::mem::take(&mut self.touched)
     }
 
     fn offer(&mut self, place: Place, kind: PlanKind) {
         let pool = self.pools.entry(kind).or_default();
-        pool.candidates.insert(place);
-        self.touched.insert(place.2);
-        let mut after = pool.candidates.range(place..);
-        after.next();
-        self.touched.extend(after.next().map(|(.., next)| *next));
+        if pool.candidates.insert(place) {
+            self.touched.push(place.task);
+            let mut after = pool.candidates.range(place..);
+            after.next();
+            self.touched.extend(after.next().map(|next| next.task));
+        }
+    }
+
+    fn withdraw(&mut self, place: Place, kind: PlanKind) {
+        let Some(pool) = self.pools.get_mut(&kind) else {
+            return;
+        };
+        if pool.candidates.remove(&place) {
+            self.touched.push(place.task);
+            let next = pool.candidates.range(place..).next();
+            self.touched.extend(next.map(|next| next.task));
+        }
     }
 
     /// Makes the first waiter of a free tag a candidate.
-    fn offer_first(&mut self, tag: &str) {
-        let Some(tag) = self.tags.get(tag).filter(|tag| tag.holder.is_none()) else {
-            self.touch_first(tag);
+    fn offer_first(&mut self, name: &str) {
+        let Some(tag) = self.tags.get(name) else {
             return;
         };
         let Some(place) = tag.waiting.first().copied() else {
             return;
         };
-        if let Some(kind) = self.entries.get(&place.2).map(|entry| entry.kind) {
+        let free = tag.holder.is_none();
+        self.touched.push(place.task);
+        if let Some(kind) = self.entries.get(&place.task).map(|entry| entry.kind).filter(|_| free) {
             self.offer(place, kind);
         }
     }
 
     /// Takes the first waiter of a tag out of the candidates: another may come before it.
-    fn withdraw_first(&mut self, tag: &str) {
-        let first = self.tags.get(tag).and_then(|tag| tag.waiting.first().copied());
-        let kind = first.and_then(|(.., task)| self.entries.get(&task)).map(|entry| entry.kind);
-        let (Some(place), Some(pool)) = (first, kind.and_then(|kind| self.pools.get_mut(&kind))) else {
+    fn withdraw_first(&mut self, name: &str) {
+        let first = self.tags.get(name).and_then(|tag| tag.waiting.first().copied());
+        let Some(place) = first else {
             return;
         };
-        if pool.candidates.remove(&place) {
-            self.touched.insert(place.2);
-            let next = pool.candidates.range(place..).next();
-            self.touched.extend(next.map(|(.., next)| *next));
+        if let Some(kind) = self.entries.get(&place.task).map(|entry| entry.kind) {
+            self.withdraw(place, kind);
         }
     }
 
-    fn touch_first(&mut self, tag: &str) {
-        let first = self.tags.get(tag).and_then(|tag| tag.waiting.first());
-        self.touched.extend(first.map(|(.., first)| *first));
-    }
-
-    fn touch_after(&mut self, tag: &str, place: Place) {
-        let after = self.tags.get(tag).and_then(|tag| {
+    fn touch_after(&mut self, name: &str, place: Place) {
+        let after = self.tags.get(name).and_then(|tag| {
             let range = (std::ops::Bound::Excluded(place), std::ops::Bound::Unbounded);
             tag.waiting.range(range).next()
         });
-        self.touched.extend(after.map(|(.., after)| *after));
+        self.touched.extend(after.map(|after| after.task));
     }
 }

@@ -1,193 +1,166 @@
-//! Why something waits: found in the state as it is, said in one sentence.
+//! Why something waits: found in the state as it is.
 //!
-//! Nothing here is remembered but what was told last, so a reason cannot grow stale unnoticed. Whoever is
-//! first in a queue names the holder; everybody behind names the one just ahead. So a change concerns few
-//! waiters however long the queue is, and following the holders leads to the one that works.
+//! Nothing here is remembered but what was told last, so a reason cannot grow stale unnoticed.
 
-use windlass_model::{RunState, TaskId, TaskState, task::Reason};
+use windlass_model::{RunState, TaskId, TaskState};
 
 use crate::{
-    event::{LockRequest, RunKey, Subject},
-    locks::{Blocker, Claim},
-    plan::PlanKind,
-    progress::Packages,
+    cause::{Cause, Part},
+    event::{LockRequest, RunKey, Subject, WaitOn},
+    locks::{Blocker, ClaimKey},
+    progress::{Packages, Phase, Told},
+    question::{About, Question},
     queue::QueueBlocker,
     state::{State, Task},
+    step::Where,
 };
-
-/// A reason without its date.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Cause {
-    pub kind: &'static str,
-    pub text: String,
-    pub holder: TaskId,
-}
-
-impl Cause {
-    pub fn since(self, since_ms: u64) -> Reason {
-        Reason { kind: self.kind.to_owned(), text: self.text, holder: Some(self.holder), since_ms }
-    }
-
-    pub fn is(&self, told: &Reason) -> bool {
-        told.kind == self.kind && told.text == self.text && told.holder == Some(self.holder)
-    }
-}
 
 /// Why something waits. None: it does not.
 pub(crate) fn cause(state: &State, subject: Subject) -> Option<Cause> {
     let id = subject.task();
     let task = state.tasks.get(&id)?;
     match subject {
-        Subject::Task(_) if task.progress.state == TaskState::Queued => queued(state, id),
-        Subject::Task(_) => None,
-        Subject::Step(_, step) => step_waits(state, id, task, step),
-        Subject::Run(run) => match task.run(run)?.state {
-            RunState::Pending => window(state, task, run),
-            RunState::Waiting => locked(state, Claim { run, call: None }),
-            _ => None,
-        },
-        Subject::Lock(request) => locked(state, request.into()),
+        Subject::Task(_) => task_waits(state, id, task),
+        Subject::Step(_, step) => step_waits(state, task, step),
+        Subject::Run(run) => run_waits(state, task, run),
+        Subject::Lock(request) => {
+            let call = task.run(request.run)?.calls.get(&request.number)?;
+            if call.refused.is_some() {
+                return Some(Cause::Turn);
+            }
+            match (call.held, call.token) {
+                (true, Some(_)) => None,
+                (true, None) => Some(Cause::Turn),
+                (false, _) => locked(state, ClaimKey::call(request), task, Subject::Lock(request)),
+            }
+        }
     }
 }
 
-fn queued(state: &State, id: TaskId) -> Option<Cause> {
-    let (kind, text, holder) = match state.queue.blocker(id)? {
-        QueueBlocker::Tag { holder } => {
-            let doing = state.tasks.get(&holder).map(activity).unwrap_or_default();
-            let text = format!("waits for {}{doing}", named(state, holder));
-            ("concurrency", text, holder)
+fn task_waits(state: &State, id: TaskId, task: &Task) -> Option<Cause> {
+    let blocker = state.queue.blocker(id, &state.settings);
+    let cause = match blocker {
+        Some(QueueBlocker::Tag { holder }) => {
+            let running = state.tasks.get(&holder).into_iter().flat_map(|task| task.running(holder));
+            let count = running.clone().count() as u32;
+            Cause::Tag { holder, runs: running.min(), others: count.saturating_sub(1) }
         }
-        QueueBlocker::BehindTag { ahead, tag } => {
-            let text = format!("waits behind {} for {tag}", named(state, ahead));
-            ("concurrency", text, ahead)
-        }
-        QueueBlocker::Behind { ahead } => {
-            let text = format!("waits behind {} for a free place", named(state, ahead));
-            ("task-cap", text, ahead)
-        }
-        QueueBlocker::Cap { running, oldest } => {
-            let what = match state.tasks.get(&id).map(|task| task.plan.kind) {
-                Some(PlanKind::Script) => "scripts",
-                _ => "deployments",
-            };
-            let oldest_name = named(state, oldest);
-            let text = format!("waits for a free place: {running} {what} execute, the oldest is {oldest_name}");
-            ("task-cap", text, oldest)
+        Some(QueueBlocker::BehindTag { ahead }) => Cause::BehindTag { ahead },
+        Some(QueueBlocker::Behind { ahead }) => Cause::Behind { ahead },
+        Some(QueueBlocker::Cap { oldest }) => Cause::Cap { oldest },
+        Some(QueueBlocker::Draining) => Cause::Draining,
+        None => {
+            let at_ms = task.plan.start_at_ms.filter(|_| task.progress.state == TaskState::Queued)?;
+            Cause::Scheduled { at_ms }
         }
     };
-    Some(Cause { kind, text, holder })
+    Some(cause)
 }
 
-fn step_waits(state: &State, id: TaskId, task: &Task, step: u32) -> Option<Cause> {
-    if task.step(step)?.state != RunState::Waiting {
+fn asked(task: &Task, about: impl Fn(&Question) -> bool) -> Option<Cause> {
+    let question = task.progress.questions.values().find(|question| about(question))?;
+    Some(Cause::Person { question: question.number })
+}
+
+fn step_waits(state: &State, task: &Task, index: u32) -> Option<Cause> {
+    let step = task.step(index)?;
+    if step.state != RunState::Waiting || !step.runs.is_empty() {
         return None;
     }
-    let (kind, text) = if let Packages::Acquiring { open, places, .. } = &task.progress.packages {
-        let there = places.saturating_sub(open.len());
-        ("packages", format!("waits for its packages, which are on {there} of {places} machines"))
-    } else {
-        let most = state.settings.steps_at_once.max(1);
-        ("step-window", format!("waits for its turn: at most {most} steps of a deployment run at once"))
-    };
-    Some(Cause { kind, text, holder: id })
-}
-
-fn window(state: &State, task: &Task, run: RunKey) -> Option<Cause> {
-    let plan = task.plan.steps.get(run.step as usize)?;
-    let most = plan.window(&state.settings);
-    let name = &plan.name;
-    let text = match most {
-        1 => format!("waits for its turn: step {name} runs on one machine at a time"),
-        _ => format!("waits for its turn: step {name} runs on at most {most} machines at once"),
-    };
-    Some(Cause { kind: "window", text, holder: run.task })
-}
-
-fn locked(state: &State, claim: Claim) -> Option<Cause> {
-    let Blocker { resource, claim: blocker, ahead, others } = state.locks.blocker(claim)?;
-    let holder = blocker.run.task;
-    let machine = resource.is_machine();
-    let kind = if machine { "target-busy" } else { "lock" };
-    let own = holder == claim.run.task;
-    let task = if own { "this task".to_owned() } else { named(state, holder) };
-    let owner = state.tasks.get(&holder);
-    let step = owner.and_then(|task| words(task, blocker.run.step, blocker.run.place));
-    let step = step.unwrap_or_default();
-    let plan = owner.and_then(|task| task.plan.steps.get(blocker.run.step as usize));
-    let name = plan.map_or("", |plan| plan.name.as_str());
-    let more = match others {
-        0 => String::new(),
-        1 => ", and for one other".to_owned(),
-        _ => format!(", and for {others} others"),
-    };
-    let text = match (ahead, machine) {
-        (true, true) => format!("waits for {resource} behind step {name} of {task}"),
-        (true, false) => format!("waits for {resource} behind {step} of {task}"),
-        (false, true) if own => format!("waits for {step} of this task{more}"),
-        (false, true) => format!("waits for {task}, which runs {step}{more}"),
-        (false, false) => format!("waits for {resource}, held by {step} of {task}{more}"),
-    };
-    Some(Cause { kind, text, holder })
-}
-
-/// `task 12 (deploy shop 1.0.0 to test)`.
-fn named(state: &State, id: TaskId) -> String {
-    match state.tasks.get(&id) {
-        Some(task) => format!("task {id} ({})", task.plan.title),
-        None => format!("task {id}"),
+    let lead = task.plan.lead(index);
+    if let Packages::Acquiring(acquiring) = &task.progress.packages {
+        let left = acquiring.todo.len() + acquiring.open.len() + acquiring.asking.len();
+        let there = acquiring.places.saturating_sub(left as u32);
+        return Some(Cause::Packages { there, places: acquiring.places });
     }
+    let unknown = |step: u32| {
+        let asks = task.step_plan(step).is_some_and(|plan| plan.asks_fact);
+        asks && task.step(step).is_some_and(|step| step.fact.is_none())
+    };
+    if (lead..task.plan.unit_end(lead)).any(unknown) {
+        return Some(Cause::Fact);
+    }
+    if let Some(cause) = asked(task, |question| question.about == About::Approval(lead)) {
+        return Some(cause);
+    }
+    if !task.has_turn() {
+        return Some(Cause::Turn);
+    }
+    Some(Cause::Steps { most: task.plan.steps_at_once(&state.settings) as u32 })
 }
 
-/// What a task does at the moment: `, which runs step web on machine web1 and 3 more`.
-fn activity(task: &Task) -> String {
-    let first = task.running.first().and_then(|(step, place)| words(task, *step, *place));
-    match (first, task.running.len().saturating_sub(1)) {
-        (Some(place), 0) => format!(", which runs {place}"),
-        (Some(place), more) => format!(", which runs {place} and {more} more"),
-        (None, _) => match task.progress.packages {
-            Packages::Acquiring { .. } => ", which brings packages to its machines".to_owned(),
-            _ => ", which waits itself".to_owned(),
+fn run_waits(state: &State, task: &Task, key: RunKey) -> Option<Cause> {
+    let run = task.run(key)?;
+    match run.phase {
+        Phase::Pending => {
+            let lead = task.plan.lead(key.step);
+            // Runs of child steps wait for nothing but their own machine's earlier steps.
+            let plan = task.step_plan(key.step).filter(|_| lead == key.step)?;
+            let starved = task.step(lead).is_some_and(|step| step.starved);
+            Some(if starved {
+                Cause::Runs { most: task.plan.runs_at_once(&state.settings) }
+            } else {
+                Cause::Window { most: plan.window(&state.settings, &task.plan) }
+            })
+        }
+        Phase::Pool(_) => match &task.step_plan(key.step)?.place {
+            Where::Pool(pool) => Some(Cause::Pool { pool: pool.clone() }),
+            _ => None,
         },
+        Phase::Locks(_) => locked(state, ClaimKey::run(key), task, Subject::Run(key)),
+        Phase::Seat => Some(Cause::Turn),
+        Phase::Backoff(until_ms) => Some(Cause::Backoff { until_ms, attempt: run.attempt + 1 }),
+        Phase::Asking => asked(task, |question| question.about == About::Failure(key)),
+        Phase::Running => {
+            // One that is being stopped waits for nothing more.
+            let waits = run.waits.as_ref().filter(|_| run.stop.is_none())?;
+            if waits.ready.is_some() {
+                return Some(Cause::Turn);
+            }
+            match &waits.on {
+                WaitOn::Tasks(tasks) => {
+                    let first = *tasks.first()?;
+                    Some(Cause::Tasks { first, others: tasks.len() as u32 - 1 })
+                }
+                WaitOn::Until(until_ms) => Some(Cause::Sleep { until_ms: *until_ms }),
+                WaitOn::Person(_) => asked(task, |question| question.about == About::Run(key)),
+                WaitOn::Other(text) => Some(Cause::Other { text: text.clone() }),
+            }
+        }
+        Phase::Over(_) => None,
     }
 }
 
-/// `step web on machine web1`.
-fn words(task: &Task, step: u32, place: u32) -> Option<String> {
-    let plan = task.plan.steps.get(step as usize)?;
-    Some(match plan.machine(place as usize) {
-        Some(machine) => format!("step {} on machine {machine}", plan.name),
-        None => format!("step {} on the server", plan.name),
-    })
+fn locked(state: &State, claim: ClaimKey, task: &Task, subject: Subject) -> Option<Cause> {
+    if let Some(cause) = asked(task, |question| question.about == About::Deadlock(subject)) {
+        return Some(cause);
+    }
+    let Blocker { resource, key, ahead, others } = state.locks.blocker(claim)?;
+    if let Part::Fence(number) = key.part {
+        let machine = state.fences.get(&(key.run, number)).and_then(|fence| fence.machine.clone());
+        return Some(Cause::Fence { resource: resource.clone(), run: key.run, machine });
+    }
+    Some(Cause::Lock { resource: resource.clone(), by: key.run, part: key.part, ahead, others })
 }
 
-/// A span of time for people: `90 s`, `5 min`, `2 h`.
-pub(crate) fn in_words(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..120_000 => format!("{} s", ms / 1_000),
-        120_000..7_200_000 => format!("{} min", ms / 60_000),
-        _ => format!("{} h", ms / 3_600_000),
+/// Where the reason that was told last is kept.
+pub(crate) fn told_mut(state: &mut State, subject: Subject) -> Option<&mut Option<Told>> {
+    let task = state.tasks.get_mut(&subject.task())?;
+    match subject {
+        Subject::Task(_) => Some(&mut task.progress.told),
+        Subject::Step(_, step) => Some(&mut task.progress.steps.get_mut(step as usize)?.told),
+        Subject::Run(run) => Some(&mut task.run_mut(run)?.told),
+        Subject::Lock(LockRequest { run, number }) => Some(&mut task.run_mut(run)?.calls.get_mut(&number)?.told),
     }
 }
 
 /// The reason that was told last.
-pub(crate) fn stored(state: &State, subject: Subject) -> Option<&Reason> {
+pub(crate) fn told(state: &State, subject: Subject) -> Option<&Told> {
     let task = state.tasks.get(&subject.task())?;
     match subject {
-        Subject::Task(_) => task.progress.reason.as_ref(),
-        Subject::Step(_, step) => task.step(step)?.reason.as_ref(),
-        Subject::Run(run) => task.run(run)?.reason.as_ref(),
-        Subject::Lock(LockRequest { run, number }) => task.run(run)?.calls.get(&number)?.reason.as_ref(),
-    }
-}
-
-/// Where the reason that was told last is kept.
-pub(crate) fn stored_mut(state: &mut State, subject: Subject) -> Option<&mut Option<Reason>> {
-    let task = state.tasks.get_mut(&subject.task())?;
-    match subject {
-        Subject::Task(_) => Some(&mut task.progress.reason),
-        Subject::Step(_, step) => Some(&mut task.progress.steps.get_mut(step as usize)?.reason),
-        Subject::Run(run) => Some(&mut task.run_mut(run)?.reason),
-        Subject::Lock(LockRequest { run, number }) => Some(&mut task.run_mut(run)?.calls.get_mut(&number)?.reason),
+        Subject::Task(_) => task.progress.told.as_ref(),
+        Subject::Step(_, step) => task.step(step)?.told.as_ref(),
+        Subject::Run(run) => task.run(run)?.told.as_ref(),
+        Subject::Lock(LockRequest { run, number }) => task.run(run)?.calls.get(&number)?.told.as_ref(),
     }
 }

@@ -6,10 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    event::{Decision, Event},
-    state::State,
-};
+use crate::{decision::Decision, event::Event, state::State};
 
 /// What happens outside the scheduler.
 pub trait World {
@@ -56,6 +53,19 @@ impl<W: World> Simulator<W> {
             simulator.answer(&decision);
         }
         simulator
+    }
+
+    /// Virtual time.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// When the next thing happens. None: nothing is left to happen.
+    #[must_use]
+    pub fn next_ms(&self) -> Option<u64> {
+        let planned = self.agenda.first_key_value().map(|((at, _), _)| *at);
+        planned.into_iter().chain(self.state.next_wake()).min()
     }
 
     /// Plans an event.

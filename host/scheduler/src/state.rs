@@ -1,7 +1,7 @@
 //! The state of the scheduler: the tasks that are not over, and the indexes made from them.
 //!
-//! This file owns storing, restoring and looking. What happens when lives in [`turn`](crate::turn) and the
-//! files beside it. A state that is serialized and read back is the same state: it makes the same decisions.
+//! This file owns the tables and looking at them. What happens when lives in [`turn`](crate::turn) and the
+//! files beside it, storing and restoring in [`snapshot`](crate::snapshot).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,77 +9,99 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use windlass_model::{RunId, RunState, TaskId, TaskState, task::Reason};
+use windlass_model::{MachineName, PoolName, RunId, TaskId, manifest::LockScope, task::Reason};
 
 use crate::{
-    event::{Decision, Event, LockRequest, RunKey, Subject},
-    locks::{Claim, LockView, Locks},
+    decision::Decision,
+    event::{Event, RunKey, Subject},
+    hash::Map,
+    locks::{LockView, Locks},
     plan::{PlanKind, Settings, TaskPlan},
-    progress::{Deadline, Packages, Progress, RunProgress, StepProgress},
+    progress::{Packages, Progress, RunProgress, StepProgress},
     queue::Queue,
-    reasons,
+    resource::Resource,
+    step::{StepPlan, Want},
+    timers::Timers,
     turn::Turn,
 };
 
-/// Counters that only grow. Tokens must never be given twice, so they are stored with every change.
+/// Counters that only grow. Tokens and numbers of questions must never be given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// Last place given in any queue.
     pub ticket: u64,
     /// Last fencing token given.
     pub token: u64,
+    /// Last number given to a question.
+    pub question: u64,
     /// Latest time seen.
     pub now_ms: u64,
 }
 
-/// A task as it is stored.
+/// What is left of an abandoned run: a resource that nobody is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskRecord {
-    /// What it does; never changes.
-    pub plan: Arc<TaskPlan>,
-    /// How far it is.
-    pub progress: Progress,
+pub struct Fence {
+    /// The run.
+    pub run: RunKey,
+    /// Number among the fences of that run.
+    pub number: u32,
+    /// What stays held.
+    pub want: Want,
+    /// Token under which the run held it.
+    pub token: u64,
+    /// Title of the run's task.
+    pub title: String,
+    /// Step and machine, in words.
+    pub place: String,
+    /// Its machine.
+    pub machine: Option<MachineName>,
+    /// Since when.
+    pub since_ms: u64,
 }
 
-/// All that must survive, in one value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
-    /// Limits.
-    pub settings: Settings,
-    /// Counters.
-    pub counters: Counters,
-    /// Tasks that are not over.
-    pub tasks: BTreeMap<TaskId, TaskRecord>,
+/// The usable workers of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pool {
+    /// The workers.
+    pub workers: BTreeSet<MachineName>,
+    /// Runs at once on each; 0: any number.
+    pub lease_cap: u32,
 }
 
-/// The scheduler. Feed it events with [`State::next`], store what [`State::take_changed`] names, then act.
-#[derive(Debug)]
+/// The scheduler. Feed it events with [`State::next`], store them, then act on the decisions.
+#[derive(Debug, Clone)]
 pub struct State {
     pub(crate) settings: Settings,
     pub(crate) counters: Counters,
-    pub(crate) tasks: BTreeMap<TaskId, Task>,
+    pub(crate) tasks: Map<TaskId, Task>,
     pub(crate) queue: Queue,
     pub(crate) locks: Locks,
-    pub(crate) timers: BTreeSet<(u64, Timer)>,
-    pub(crate) changed: BTreeSet<TaskId>,
+    pub(crate) timers: Timers,
+    pub(crate) fences: BTreeMap<(RunKey, u32), Fence>,
+    pub(crate) pools: BTreeMap<PoolName, Pool>,
+    /// Runs that wait for a pool to have a worker, by pool and ticket.
+    pub(crate) pool_queue: BTreeSet<(PoolName, u64, RunKey)>,
+    /// Runs on each worker, waiting ones included.
+    pub(crate) leases: BTreeMap<MachineName, u32>,
+    /// Tasks that may be superseded, by key.
+    pub(crate) superseding: Map<String, BTreeSet<TaskId>>,
+    /// Runs that wait for the end of a task.
+    pub(crate) awaiters: Map<TaskId, BTreeSet<RunKey>>,
 }
 
 /// A task and what is indexed about it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Task {
     pub plan: Arc<TaskPlan>,
     pub progress: Progress,
-    /// Its runs that run, as (step, place).
-    pub running: BTreeSet<(u32, u32)>,
-}
-
-/// Something that happens by itself when its time comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Timer {
-    /// A run has taken too long.
-    Run(RunKey),
-    /// A run has waited too long for a named lock.
-    Lock(LockRequest),
+    /// Runs that have had their turn and are not over, as (step, place).
+    pub open: BTreeSet<(u32, u32)>,
+    /// Runs that run and wait for nothing.
+    pub working: u32,
+    /// Tasks that its runs queued, and that end with it.
+    pub children: BTreeSet<TaskId>,
+    /// The locks of its machines, by name.
+    pub machines: Map<MachineName, Resource>,
 }
 
 impl State {
@@ -89,28 +111,17 @@ impl State {
         Self {
             settings,
             counters: Counters::default(),
-            tasks: BTreeMap::new(),
+            tasks: Map::default(),
             queue: Queue::default(),
             locks: Locks::default(),
-            timers: BTreeSet::new(),
-            changed: BTreeSet::new(),
+            timers: Timers::default(),
+            fences: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            pool_queue: BTreeSet::new(),
+            leases: BTreeMap::new(),
+            superseding: Map::default(),
+            awaiters: Map::default(),
         }
-    }
-
-    /// A scheduler as it was stored. Ask [`State::open_decisions`] what to go on with, and send a
-    /// [`Event::SettingsChanged`] when the limits are other ones now.
-    #[must_use]
-    pub fn restore(snapshot: Snapshot) -> Self {
-        let mut state = Self::new(snapshot.settings);
-        state.counters = snapshot.counters;
-        for (id, record) in snapshot.tasks {
-            state.index(id, &record);
-            let running = running(&record.progress);
-            let TaskRecord { plan, progress } = record;
-            state.tasks.insert(id, Task { plan, progress, running });
-        }
-        state.queue.take_touched();
-        state
     }
 
     /// Takes one event in, and tells everything that follows from it, in order.
@@ -118,21 +129,18 @@ impl State {
     /// Time may stand still between two events but never goes back.
     pub fn next(&mut self, now_ms: u64, event: Event) -> Vec<Decision> {
         self.counters.now_ms = self.counters.now_ms.max(now_ms);
-        Turn::new(self).take(event)
+        let decisions = Turn::new(self).take(event);
+        self.drop_stale_timers();
+        decisions
     }
 
     /// When the next [`Event::Tick`] is due, if nothing happens before.
     #[must_use]
     pub fn next_wake(&self) -> Option<u64> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().map(|(at, _)| at)
     }
 
-    /// Tasks whose record changed since the last call. One that [`State::task`] no longer knows is over.
-    pub fn take_changed(&mut self) -> BTreeSet<TaskId> {
-        std::mem::take(&mut self.changed)
-    }
-
-    /// Counters, to be stored together with every change.
+    /// Counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
@@ -152,38 +160,25 @@ impl State {
 
     /// All tasks that are not over, by number.
     pub fn tasks(&self) -> impl Iterator<Item = (TaskId, &Arc<TaskPlan>, &Progress)> {
-        self.tasks.iter().map(|(id, task)| (*id, &task.plan, &task.progress))
+        let tasks = self.task_ids().into_iter().filter_map(|id| Some((id, self.tasks.get(&id)?)));
+        tasks.map(|(id, task)| (id, &task.plan, &task.progress))
     }
 
-    /// Everything that must survive.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let record = |task: &Task| TaskRecord { plan: Arc::clone(&task.plan), progress: task.progress.clone() };
-        Snapshot {
-            settings: self.settings.clone(),
-            counters: self.counters,
-            tasks: self.tasks.iter().map(|(id, task)| (*id, record(task))).collect(),
-        }
-    }
-
-    /// Why something waits, computed from the state as it is. None: it does not wait.
-    #[must_use]
-    pub fn reason(&self, subject: Subject) -> Option<Reason> {
-        let since_ms = reasons::stored(self, subject).map_or(self.counters.now_ms, |told| told.since_ms);
-        reasons::cause(self, subject).map(|cause| cause.since(since_ms))
-    }
-
-    /// Everything that waits, with the reason.
-    #[must_use]
-    pub fn waiting(&self) -> Vec<(Subject, Reason)> {
-        let subjects = self.tasks.iter().flat_map(|(id, task)| subjects(*id, task));
-        subjects.filter_map(|subject| Some((subject, self.reason(subject)?))).collect()
+    pub(crate) fn task_ids(&self) -> Vec<TaskId> {
+        let mut ids: Vec<_> = self.tasks.keys().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Every resource in use: who holds it, and who waits for it, in order.
     #[must_use]
     pub fn locks(&self) -> Vec<LockView> {
-        self.locks.views().collect()
+        self.locks.views()
+    }
+
+    /// What is left of abandoned runs.
+    pub fn fences(&self) -> impl Iterator<Item = &Fence> {
+        self.fences.values()
     }
 
     /// The stable id of a run, by which machines and journals know it.
@@ -193,116 +188,67 @@ impl State {
         if task.plan.kind == PlanKind::Script {
             return Some(RunId::script(run.task));
         }
-        let machine = task.plan.steps.get(run.step as usize)?.machine(run.place as usize);
         let attempt = task.run(run).map_or(1, |progress| progress.attempt);
-        Some(RunId::new(run.task, run.step as usize, machine, attempt))
+        Some(RunId::new(run.task, run.step as usize, task.machine(run), attempt))
     }
 
-    fn index(&mut self, id: TaskId, record: &TaskRecord) {
-        let TaskRecord { plan, progress } = record;
-        let tag = plan.concurrency_tag.as_deref();
-        if progress.state == TaskState::Queued {
-            self.queue.push(id, plan.kind, tag, plan.priority, progress.ticket);
-            return;
-        }
-        self.queue.restore_running(id, plan.kind, tag, plan.priority, progress.ticket);
-        for (index, (step, steps)) in progress.steps.iter().zip(&plan.steps).enumerate() {
-            for (place, run) in step.runs.iter().enumerate() {
-                let key = RunKey { task: id, step: index as u32, place: place as u32 };
-                let machine = steps.machine(place);
-                if matches!(run.state, RunState::Waiting | RunState::Running) {
-                    let claim = Claim { run: key, call: None };
-                    self.locks.insert(claim, steps.wants(machine), run.ticket, run.state == RunState::Running);
-                }
-                if let Some(Deadline::At(at)) = run.deadline.filter(|_| run.stop.is_none()) {
-                    self.timers.insert((at, Timer::Run(key)));
-                }
-                for (number, call) in &run.calls {
-                    let request = LockRequest { run: key, number: *number };
-                    let wants = vec![(call.resource.clone(), call.mode)];
-                    self.locks.insert(request.into(), wants, call.ticket, call.token.is_some());
-                    if call.token.is_none() {
-                        self.timers.insert((call.until_ms, Timer::Lock(request)));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Everything that was started and is not finished, as the decisions that started it.
-    ///
-    /// After a restart these are to be acted on as if they had just been made: what already
-    /// happened is found out by asking the machines.
+    /// Why something waits, in full. None: it does not wait.
     #[must_use]
-    pub fn open_decisions(&self) -> Vec<Decision> {
-        let mut open = Vec::new();
-        for (id, task) in &self.tasks {
-            if let Packages::Acquiring { open: places, stopping, .. } = &task.progress.packages {
-                open.push(Decision::Acquire {
-                    task: *id,
-                    machines: places.iter().flatten().cloned().collect(),
-                    server: places.contains(&None),
-                });
-                if *stopping {
-                    open.push(Decision::StopAcquire { task: *id });
-                }
+    pub fn reason(&self, subject: Subject) -> Option<Reason> {
+        crate::words::reason(self, subject)
+    }
+
+    /// The sentence for a cause that was just told, and its kind.
+    #[must_use]
+    pub fn sentence(&self, subject: Subject, cause: &crate::cause::Cause) -> (&'static str, String) {
+        (crate::words::kind(cause), crate::words::text(self, subject, cause))
+    }
+
+    /// Everything that waits, with the reason.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<(Subject, Reason)> {
+        let subjects = self.task_ids().into_iter().flat_map(|id| self.subjects(id));
+        subjects.filter_map(|subject| Some((subject, self.reason(subject)?))).collect()
+    }
+
+    /// Everything of a task that waits, with the reason: the task, its steps, its runs and their locks.
+    #[must_use]
+    pub fn why(&self, task: TaskId) -> Vec<(Subject, Reason)> {
+        let subjects = self.subjects(task).into_iter();
+        subjects.filter_map(|subject| Some((subject, self.reason(subject)?))).collect()
+    }
+
+    /// Everything of a task that may wait.
+    pub(crate) fn subjects(&self, id: TaskId) -> Vec<Subject> {
+        let mut all = vec![Subject::Task(id)];
+        let steps = self.tasks.get(&id).map(|task| &task.progress.steps);
+        for (index, step) in steps.into_iter().flatten().enumerate() {
+            all.push(Subject::Step(id, index as u32));
+            for (place, run) in step.runs.iter().enumerate() {
+                let run_key = RunKey { task: id, step: index as u32, place: place as u32 };
+                all.push(Subject::Run(run_key));
+                let request = |number: &u64| crate::event::LockRequest { run: run_key, number: *number };
+                all.extend(run.calls.keys().map(|number| Subject::Lock(request(number))));
             }
-            for (step, place) in &task.running {
-                let run = RunKey { task: *id, step: *step, place: *place };
-                open_run(task, run, &mut open);
-            }
         }
-        open
+        all
     }
-}
 
-fn open_run(task: &Task, run: RunKey, open: &mut Vec<Decision>) {
-    let Some((step, progress)) = task.plan.steps.get(run.step as usize).zip(task.run(run)) else {
-        return;
-    };
-    open.push(Decision::StartRun {
-        run,
-        machine: step.machine(run.place as usize).cloned(),
-        attempt: progress.attempt,
-        token: progress.token.unwrap_or_default(),
-    });
-    for (number, call) in &progress.calls {
-        if let Some(token) = call.token {
-            let request = LockRequest { run, number: *number };
-            open.push(Decision::GrantLock { request, token });
-        }
+    pub(crate) fn run_mut(&mut self, key: RunKey) -> Option<&mut RunProgress> {
+        self.tasks.get_mut(&key.task)?.run_mut(key)
     }
-    if let Some(kind) = progress.stop {
-        open.push(Decision::StopRun { run, kind });
-    }
-}
 
-fn running(progress: &Progress) -> BTreeSet<(u32, u32)> {
-    let steps = progress.steps.iter().enumerate();
-    steps
-        .flat_map(|(step, progress)| {
-            let runs = progress.runs.iter().enumerate();
-            runs.filter(|(_, run)| run.state == RunState::Running).map(move |(place, _)| (step as u32, place as u32))
-        })
-        .collect()
-}
-
-/// Everything of a task that may wait.
-pub(crate) fn subjects(id: TaskId, task: &Task) -> Vec<Subject> {
-    let mut all = vec![Subject::Task(id)];
-    for (index, step) in task.progress.steps.iter().enumerate() {
-        all.push(Subject::Step(id, index as u32));
-        for (place, run) in step.runs.iter().enumerate() {
-            let key = RunKey { task: id, step: index as u32, place: place as u32 };
-            all.push(Subject::Run(key));
-            let calls = run.calls.keys();
-            all.extend(calls.map(|number| Subject::Lock(LockRequest { run: key, number: *number })));
-        }
+    pub(crate) fn run(&self, key: RunKey) -> Option<&RunProgress> {
+        self.tasks.get(&key.task)?.run(key)
     }
-    all
 }
 
 impl Task {
+    pub fn new(plan: Arc<TaskPlan>, progress: Progress) -> Self {
+        let (open, children, machines) = (BTreeSet::new(), BTreeSet::new(), Map::default());
+        Self { plan, progress, open, working: 0, children, machines }
+    }
+
     pub fn step(&self, step: u32) -> Option<&StepProgress> {
         self.progress.steps.get(step as usize)
     }
@@ -315,16 +261,73 @@ impl Task {
         let step = self.progress.steps.get_mut(run.step as usize)?;
         step.runs.get_mut(run.place as usize)
     }
-}
 
-impl Serialize for State {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.snapshot().serialize(serializer)
+    pub fn step_plan(&self, step: u32) -> Option<&StepPlan> {
+        self.plan.steps.get(step as usize)
+    }
+
+    /// The machine of a run: of its plan, or the worker that was chosen.
+    pub fn machine(&self, run: RunKey) -> Option<&MachineName> {
+        let plan = self.step_plan(run.step)?;
+        plan.machine(run.place as usize).or_else(|| self.run(run)?.worker.as_ref())
+    }
+
+    /// Its runs that were started and are not over.
+    pub fn running(&self, id: TaskId) -> impl Iterator<Item = RunKey> + Clone {
+        let open = self.open.iter().map(move |(step, place)| RunKey { task: id, step: *step, place: *place });
+        open.filter(|key| self.run(*key).is_some_and(|run| run.phase == crate::progress::Phase::Running))
+    }
+
+    /// Whether something of it does something.
+    pub fn works(&self) -> bool {
+        let acquires = matches!(&self.progress.packages, Packages::Acquiring(acquiring) if !acquiring.open.is_empty());
+        self.working > 0 || acquires
+    }
+
+    /// Whether it may go on without asking for its tag again.
+    pub fn has_turn(&self) -> bool {
+        self.progress.tagged || self.plan.concurrency_tag.is_none()
+    }
+
+    /// What a run must hold, each resource once.
+    pub fn wants(&mut self, key: RunKey) -> Vec<Want> {
+        let plan = Arc::clone(&self.plan);
+        let Some(step) = plan.steps.get(key.step as usize) else {
+            return Vec::new();
+        };
+        let worker = self.run(key).and_then(|run| run.worker.clone());
+        let machine = step.machine(key.place as usize).or(worker.as_ref());
+        let mut wants = Vec::with_capacity(1);
+        if let Some(machine) = machine {
+            let whole = match self.machines.get(machine) {
+                Some(known) => known.clone(),
+                None => self.machines.entry(machine.clone()).or_insert_with(|| Resource::machine(machine)).clone(),
+            };
+            wants.push(Want::plain(whole, step.machine_mode(), step.hold));
+            if let Some(lease_cap @ 1..) = self.run(key).and_then(|run| run.lease) {
+                let mode = windlass_model::manifest::LockMode::Shared;
+                wants.push(Want { of: lease_cap, ..Want::plain(Resource::lease(machine), mode, LockScope::Call) });
+            }
+        }
+        wants.extend(step.needs().iter().map(|need| Want::from_need(machine, need)));
+        if wants.len() > 1 {
+            merge(&mut wants);
+        }
+        wants
     }
 }
 
-impl<'de> Deserialize<'de> for State {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Snapshot::deserialize(deserializer).map(Self::restore)
-    }
+/// Of several wishes for one resource the strongest stays.
+fn merge(wants: &mut Vec<Want>) {
+    wants.sort();
+    wants.dedup_by(|later, first| {
+        let same = later.resource == first.resource;
+        if same {
+            first.mode = first.mode.min(later.mode);
+            first.scope = first.scope.max(later.scope);
+            first.units = first.units.max(later.units);
+            first.of = if first.of == 0 || later.of == 0 { first.of.max(later.of) } else { first.of.min(later.of) };
+        }
+        same
+    });
 }

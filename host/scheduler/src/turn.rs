@@ -1,20 +1,24 @@
 //! One turn of the scheduler: an event goes in, everything that follows from it comes out.
 //!
-//! A turn works off three lists until nothing is left: claims that were granted, tasks that may go on, and
-//! free places in the queue. Nothing here recurses, so a turn cannot overflow whatever a plan holds. At its
-//! end it tells the changed reasons of what waits.
+//! A turn works off its lists until nothing is left: claims that were granted, tasks that may go on, tasks that
+//! only wait, free seats, and waits that may have closed a circle. Nothing here recurses, so a turn cannot
+//! overflow whatever a plan holds. At its end it tells the changed reasons of what waits.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use windlass_model::{RunState, TaskId, TaskState};
+use windlass_model::{RunState, TaskId};
 
 use crate::{
-    event::{Decision, Event, RunKey, StopKind, Subject},
-    locks::{Claim, Freed},
-    plan::{Settings, TaskPlan},
-    progress::{Packages, Progress},
+    cause::Part,
+    deadlock::Node,
+    decision::Decision,
+    event::{Event, Subject},
+    locks::ClaimKey,
+    plan::Settings,
+    progress::{Packages, Told},
     reasons,
-    state::{State, Task, Timer, subjects},
+    state::{State, Task},
+    timers::Timer,
 };
 
 pub(crate) struct Turn<'a> {
@@ -22,30 +26,51 @@ pub(crate) struct Turn<'a> {
     pub now: u64,
     out: Vec<Decision>,
     /// Claims that hold their locks and have not been told.
-    granted: VecDeque<Claim>,
+    granted: VecDeque<ClaimKey>,
     /// Tasks that may be able to go on.
     ready: BTreeSet<TaskId>,
+    /// Tasks in which something stopped working.
+    idle: BTreeSet<TaskId>,
+    /// Waits that may have closed a circle.
+    suspects: Vec<Node>,
     /// What waits and may do so for another reason now.
-    touched: BTreeSet<Subject>,
+    touched: Vec<Subject>,
 }
 
 impl<'a> Turn<'a> {
     pub fn new(state: &'a mut State) -> Self {
         let now = state.counters.now_ms;
-        Self { state, now, out: Vec::new(), granted: VecDeque::new(), ready: BTreeSet::new(), touched: BTreeSet::new() }
+        Self {
+            state,
+            now,
+            out: Vec::new(),
+            granted: VecDeque::new(),
+            ready: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            suspects: Vec::new(),
+            touched: Vec::new(),
+        }
     }
 
     pub fn take(mut self, event: Event) -> Vec<Decision> {
         match event {
             Event::TaskQueued { task, plan } => self.queue(task, plan),
-            Event::TaskCancelled { task } => self.cancel(task),
-            Event::PackagesAcquired { task, machine } => self.packages(task, machine, None),
-            Event::PackagesFailed { task, machine, error } => self.packages(task, machine, Some(error)),
-            Event::RunFinished { run, outcome } => self.run_finished(run, outcome),
-            Event::LockAsked { request, resource, mode, wait_limit_ms } => {
-                self.lock_asked(request, &resource, mode, wait_limit_ms);
+            Event::TaskCancelled { task } => self.cancel(task, None),
+            Event::TaskMovedToTop { task } => self.move_to_top(task),
+            Event::PackagesAcquired { task, machine } => self.packages_acquired(task, &machine),
+            Event::PackagesFailed { task, machine, error, unavailable } => {
+                self.packages_failed(task, machine, error, unavailable);
             }
+            Event::FactGiven { task, step, holds } => self.fact_given(task, step, holds),
+            Event::RunFinished { run, outcome } => self.run_finished(run, outcome),
+            Event::RunWaits { run, on } => self.run_waits(run, on),
+            Event::RunReady { run } => self.run_ready(run, crate::progress::Resume::default()),
+            Event::LockAsked { request, wish } => self.lock_asked(request, &wish),
             Event::LockReleased { request } => self.lock_released(request),
+            Event::LockBroken { resource, task, by, reason } => self.lock_broken(&resource, task, &by, &reason),
+            Event::RunFenced { run } => self.unfence(run),
+            Event::Answered { task, question, answer } => self.answered(task, question, answer),
+            Event::PoolChanged { pool, workers, lease_cap } => self.pool_changed(pool, workers, lease_cap),
             Event::Tick => {}
             Event::SettingsChanged { settings } => self.settings(settings),
         }
@@ -58,145 +83,82 @@ impl<'a> Turn<'a> {
     fn settle(&mut self) {
         loop {
             if let Some(claim) = self.granted.pop_front() {
-                match claim.call {
-                    None => self.start_run(claim.run),
-                    Some(number) => self.call_granted(claim.run, number),
-                }
+                self.claim_granted(claim);
             } else if let Some(task) = self.ready.pop_first() {
                 self.advance(task);
+            } else if let Some(task) = self.idle.pop_first() {
+                self.rest(task);
             } else if let Some(task) = self.state.queue.admit(&self.state.settings) {
-                self.start_task(task);
+                self.has_turn(task);
+            } else if let Some(node) = self.suspects.pop() {
+                self.break_deadlock(node);
             } else {
                 return;
             }
         }
     }
 
+    fn claim_granted(&mut self, claim: ClaimKey) {
+        self.state.counters.token += 1;
+        let token = self.state.counters.token;
+        self.state.locks.set_token(claim, token);
+        match claim.part {
+            Part::Call(number) => self.call_granted(claim.run, number, token),
+            _ => self.run_granted(claim.run, token),
+        }
+    }
+
     fn fire_timers(&mut self) {
-        while let Some((_, timer)) = self.state.timers.first().copied().filter(|(at, _)| *at <= self.now) {
-            self.state.timers.pop_first();
+        while let Some((at, timer)) = self.state.timers.first().filter(|(at, _)| *at <= self.now) {
+            self.state.timers.pop();
             match timer {
-                Timer::Run(run) => self.stop_run(run, StopKind::Timeout),
-                Timer::Lock(request) => self.lock_wait_over(request),
+                Timer::Start(task) => self.start_time(task),
+                Timer::Expiry(task) => self.expired(task, at),
+                Timer::Question(task, number) => self.question_expired(task, number, at),
+                Timer::Packages(task) => self.abandon_packages(task, at),
+                Timer::Run(run) => self.run_timer(run, at),
+                Timer::Lock(request) => self.lock_wait_over(request, at),
             }
             self.settle();
         }
     }
 
-    fn queue(&mut self, id: TaskId, plan: TaskPlan) {
-        if self.state.tasks.contains_key(&id) {
-            return;
-        }
-        let ticket = self.ticket();
-        let tag = plan.concurrency_tag.as_deref();
-        self.state.queue.push(id, plan.kind, tag, plan.priority, ticket);
-        let progress = Progress::new(&plan, ticket, self.now);
-        let task = Task { plan: plan.into(), progress, running: BTreeSet::new() };
-        self.state.tasks.insert(id, task);
-        self.say(Decision::TaskState { task: id, state: TaskState::Queued });
-    }
-
-    fn start_task(&mut self, id: TaskId) {
-        let now = self.now;
-        let Some(task) = self.state.tasks.get_mut(&id) else {
-            return;
-        };
-        task.progress.state = TaskState::Executing;
-        task.progress.started_ms = Some(now);
-        task.progress.reason = None;
-        self.say(Decision::TaskState { task: id, state: TaskState::Executing });
-        self.ready.insert(id);
-    }
-
-    fn cancel(&mut self, id: TaskId) {
-        let Some(task) = self.state.tasks.get_mut(&id) else {
-            return;
-        };
-        if task.progress.state != TaskState::Executing {
-            if task.progress.state == TaskState::Queued {
-                self.finish_task(id, TaskState::Cancelled);
-            }
-            return;
-        }
-        task.progress.state = TaskState::Cancelling;
-        let stop_packages = match &mut task.progress.packages {
-            Packages::Acquiring { stopping, .. } => !std::mem::replace(stopping, true),
-            _ => false,
-        };
-        let running: Vec<_> = task.running.iter().copied().collect();
-        self.say(Decision::TaskState { task: id, state: TaskState::Cancelling });
-        if stop_packages {
-            self.say(Decision::StopAcquire { task: id });
-        }
-        for (step, place) in running {
-            self.stop_run(RunKey { task: id, step, place }, StopKind::Cancel);
-        }
-        self.drop_steps(id);
-        self.ready.insert(id);
-    }
-
     fn settings(&mut self, settings: Settings) {
         self.state.settings = settings;
-        self.state.queue.touch_heads();
-        let executing = self.state.tasks.iter().filter(|(_, task)| task.progress.state != TaskState::Queued);
-        for (id, task) in executing {
-            self.ready.insert(*id);
-            self.touched.extend(subjects(*id, task));
+        self.state.queue.touch_all();
+        for id in self.state.task_ids() {
+            self.ready.insert(id);
+            self.touched.extend(self.state.subjects(id));
         }
     }
 
-    /// Ends a task: nothing of it runs any more.
-    pub fn finish_task(&mut self, id: TaskId, state: TaskState) {
-        self.state.queue.remove(id);
-        if let Some(task) = self.state.tasks.remove(&id) {
-            let error = task.progress.error;
-            self.say(Decision::TaskFinished { task: id, state, error });
-        }
+    /// Takes note of claims that hold what they want now.
+    pub fn granted(&mut self, claims: impl IntoIterator<Item = ClaimKey>) {
+        self.granted.extend(claims);
     }
 
-    /// Takes note of what a released claim led to.
-    pub fn freed(&mut self, freed: Freed) {
-        self.granted.extend(freed.granted);
-        self.touched.extend(freed.touched.into_iter().map(Claim::subject));
-    }
-
+    /// A task may be able to go on.
     pub fn ready(&mut self, task: TaskId) {
         self.ready.insert(task);
     }
 
-    pub fn granted(&mut self, claim: Claim) {
-        self.granted.push_back(claim);
+    /// Something of a task stopped working.
+    pub fn idles(&mut self, task: TaskId) {
+        self.idle.insert(task);
+    }
+
+    /// A wait, or a lock taken for longer than a run, may have closed a circle.
+    pub fn suspect(&mut self, node: Node) {
+        self.suspects.push(node);
     }
 
     /// The reason of `subject` may be another one now.
     pub fn touch(&mut self, subject: Subject) {
-        self.touched.insert(subject);
-    }
-
-    /// What a task does at the moment changed: a task that waits for it says so.
-    pub fn activity_changed(&mut self, task: TaskId) {
-        let waiter = self.state.queue.waits_for_tag_of(task);
-        self.touched.extend(waiter.map(Subject::Task));
+        self.touched.push(subject);
     }
 
     pub fn say(&mut self, decision: Decision) {
-        let task = match &decision {
-            Decision::Acquire { task, .. }
-            | Decision::StopAcquire { task }
-            | Decision::TaskState { task, .. }
-            | Decision::StepState { task, .. }
-            | Decision::TaskFinished { task, .. } => *task,
-            Decision::StartRun { run, .. } | Decision::StopRun { run, .. } | Decision::RunState { run, .. } => run.task,
-            Decision::GrantLock { request, .. } | Decision::RefuseLock { request, .. } => request.run.task,
-            Decision::Waiting { subject, .. } => subject.task(),
-        };
-        self.state.changed.insert(task);
         self.out.push(decision);
-    }
-
-    /// The record of a task changed although nothing is to be told about it.
-    pub fn changed(&mut self, task: TaskId) {
-        self.state.changed.insert(task);
     }
 
     pub fn step_state(&mut self, task: TaskId, step: u32, state: RunState, why: Option<String>) {
@@ -208,23 +170,69 @@ impl<'a> Turn<'a> {
         self.state.counters.ticket
     }
 
+    pub fn task(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.state.tasks.get_mut(&id)
+    }
+
+    pub fn release(&mut self, claim: ClaimKey) {
+        let granted = self.state.locks.release(claim);
+        self.granted.extend(granted);
+    }
+
     fn tell_reasons(&mut self) {
         let queued = self.state.queue.take_touched();
         self.touched.extend(queued.into_iter().map(Subject::Task));
-        for subject in std::mem::take(&mut self.touched) {
-            let Some(cause) = reasons::cause(self.state, subject) else {
+        let locks = self.state.locks.take_touched();
+        self.touched.extend(locks.into_iter().map(ClaimKey::subject));
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for subject in touched {
+            let cause = reasons::cause(self.state, subject);
+            let now = self.now;
+            let Some(place) = reasons::told_mut(self.state, subject) else {
                 continue;
             };
-            let told = reasons::stored(self.state, subject);
-            if told.is_some_and(|told| cause.is(told)) {
+            let Some(cause) = cause else {
+                *place = None;
+                continue;
+            };
+            if place.as_ref().is_some_and(|told| told.cause == cause) {
                 continue;
             }
-            let since_ms = told.map_or(self.now, |told| told.since_ms);
-            let reason = cause.since(since_ms);
-            if let Some(place) = reasons::stored_mut(self.state, subject) {
-                *place = Some(reason.clone());
-            }
-            self.say(Decision::Waiting { subject, reason });
+            let since_ms = place.as_ref().map_or(now, |told| told.since_ms);
+            *place = Some(Told { cause: cause.clone(), since_ms });
+            self.say(Decision::Waiting { subject, cause });
+        }
+    }
+}
+
+impl State {
+    /// Drops timers that mean nothing any more from the head, and from everywhere when there are many.
+    pub(crate) fn drop_stale_timers(&mut self) {
+        while self.timers.first().is_some_and(|(at, timer)| !self.timer_means(at, timer)) {
+            self.timers.pop();
+        }
+        if self.timers.is_crowded() {
+            let mut timers = std::mem::take(&mut self.timers);
+            timers.sweep(|at, timer| self.timer_means(at, timer));
+            self.timers = timers;
+        }
+    }
+
+    fn timer_means(&self, at: u64, timer: Timer) -> bool {
+        let progress = |task| self.tasks.get(&task).map(|task| &task.progress);
+        let queued = |task: TaskId| progress(task).is_some_and(|task| task.state == windlass_model::TaskState::Queued);
+        match timer {
+            Timer::Start(task) | Timer::Expiry(task) => queued(task),
+            Timer::Question(task, number) => progress(task).is_some_and(|task| task.questions.contains_key(&number)),
+            Timer::Packages(task) => progress(task).is_some_and(|task| {
+                matches!(&task.packages, Packages::Acquiring(open) if open.stopping.is_some() && !open.open.is_empty())
+            }),
+            Timer::Run(run) => self.run(run).is_some_and(|run| run.expects(at)),
+            Timer::Lock(request) => self.run(request.run).and_then(|run| run.calls.get(&request.number)).is_some_and(
+                |call| call.waits() && call.until_ms == at,
+            ),
         }
     }
 }

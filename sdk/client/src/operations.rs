@@ -7,6 +7,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 use windlass_model::{
     Environment, Machine, MachineName, Project, ProjectName, Release, TaskId, TaskState,
+    scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockView, PlanView, QuestionView, WhyView},
     task::{TaskDetail, TaskQuery, TaskSummary},
     views::{
         DeployRequest, Items, LogPage, MachineReport, PackageView, PluginRecord, ProjectDetail, PushMode, PushReport,
@@ -214,6 +215,49 @@ impl Client {
     /// Asks a task to stop.
     pub async fn cancel(&self, id: TaskId) -> Result<TaskSummary> {
         self.send(Method::POST, self.url(&["tasks", &id.to_string(), "cancel"]), EMPTY).await
+    }
+
+    /// Why a task waits.
+    pub async fn why(&self, id: TaskId) -> Result<WhyView> {
+        self.get(self.url(&["tasks", &id.to_string(), "why"])).await
+    }
+
+    /// Makes a queued task the next.
+    pub async fn move_to_top(&self, id: TaskId) -> Result<TaskSummary> {
+        self.send(Method::POST, self.url(&["tasks", &id.to_string(), "top"]), EMPTY).await
+    }
+
+    /// Every resource in use.
+    pub async fn locks(&self) -> Result<Vec<LockView>> {
+        let page: Items<LockView> = self.get(self.url(&["locks"])).await?;
+        Ok(page.items)
+    }
+
+    /// Locks that were broken, oldest first.
+    pub async fn broken_locks(&self) -> Result<Vec<BrokenLock>> {
+        let page: Items<BrokenLock> = self.get(self.url(&["locks", "broken"])).await?;
+        Ok(page.items)
+    }
+
+    /// Takes a lock away from those who hold it.
+    pub async fn break_lock(&self, request: &BreakRequest) -> Result<BrokenLock> {
+        self.send(Method::POST, self.url(&["locks", "break"]), Some(request)).await
+    }
+
+    /// What people are asked.
+    pub async fn interruptions(&self) -> Result<Vec<QuestionView>> {
+        let page: Items<QuestionView> = self.get(self.url(&["interruptions"])).await?;
+        Ok(page.items)
+    }
+
+    /// Answers a question.
+    pub async fn answer(&self, question: u64, request: &AnswerRequest) -> Result<QuestionView> {
+        self.send(Method::POST, self.url(&["interruptions", &question.to_string(), "answer"]), Some(request)).await
+    }
+
+    /// What a deployment would do, if it were queued now.
+    pub async fn plan(&self, request: &DeployRequest) -> Result<PlanView> {
+        self.send(Method::POST, self.url(&["plan"]), Some(request)).await
     }
 
     /// A range of a node's log.

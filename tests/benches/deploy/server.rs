@@ -111,7 +111,7 @@ fn step<const N: usize>(name: &str, uses: &str, with: [(&str, serde_json::Value)
 
 fn project(name: &str, steps: Vec<Step>) -> Anything<ProjectFiles> {
     let project = Project { name: name.parse()?, description: String::new() };
-    Ok(ProjectFiles { project, process: Process { steps }, variables: vec![] })
+    Ok(ProjectFiles { project, process: Process { steps, ..Process::default() }, variables: vec![] })
 }
 
 fn machine(number: usize, target: &Sshd) -> Anything<Machine> {

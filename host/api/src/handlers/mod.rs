@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod catalog;
 pub mod packages;
+pub mod scheduling;
 pub mod server;
 pub mod tasks;
 

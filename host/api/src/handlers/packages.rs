@@ -71,7 +71,7 @@ pub async fn versions(call: Call<PackagePath>) -> Result<Json<Items<PackageView>
 }
 
 pub async fn push(call: Call<FilePath, PushQuery, Upload>) -> Result<Created<PushReport>, Fault> {
-    let Call { app, headers, path, query, body: Upload { mut bytes, length } } = call;
+    let Call { app, headers, path, query, body: Upload { mut bytes, length }, .. } = call;
     let taken = async {
         let name: PackageName = path.package.parse().map_err(|error: NameError| {
             Fault::invalid("package-name", error.to_string()).mistake("package", error.to_string()).fix(error.fix())

@@ -7,8 +7,11 @@ pub mod deploy;
 pub mod environment;
 pub mod explain;
 pub mod help;
+pub mod interruption;
+pub mod lock;
 pub mod machine;
 pub mod package;
+pub mod plan;
 pub mod plugin;
 pub mod project;
 pub mod release;
@@ -21,6 +24,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 pub mod validate;
+pub mod why;
 mod workspace;
 
 use std::{future::Future, time::Duration};
@@ -73,6 +77,10 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Deploy(command) => wait_for(false, deploy::run(&context, command)),
         Command::Release(command) => wait_for(false, release::run(&context, command)),
         Command::Task(command) => wait_for(false, task::run(&context, command)),
+        Command::Plan(command) => wait_for(false, plan::run(&context, command)),
+        Command::Why(command) => wait_for(false, why::run(&context, command)),
+        Command::Lock(command) => wait_for(false, lock::run(&context, command)),
+        Command::Interruption(command) => wait_for(false, interruption::run(&context, command)),
         Command::Apply(command) => wait_for(false, apply::run(&context, command)),
         Command::Validate(command) => wait_for(false, validate::run(&context, command)),
         Command::Package(command) => wait_for(false, package::run(&context, command)),

@@ -69,6 +69,12 @@ pub enum Task {
         /// Its number
         task: TaskId,
     },
+    /// Make a queued task the next
+    #[command(after_help = "Examples:\n  windlass task top 12\n  windlass task top 12 -o json")]
+    Top {
+        /// Its number
+        task: TaskId,
+    },
     /// Print the log of a task, or of one step on one machine
     #[command(after_help = "Examples:\n  windlass task log 12 --node web/web1\n  windlass task log 12 > task.log")]
     Log {
@@ -111,6 +117,10 @@ pub async fn run(context: &Context<'_>, command: Task) -> Result<Exit, Failure> 
         }
         Task::Follow { task, timeout } => {
             return follow(context.ui, &client, task, Watch { timeout, cancel_on_timeout: false }).await;
+        }
+        Task::Top { task } => {
+            let task = client.move_to_top(task).await?;
+            context.ui.one(&task, id, |task| format!("task {} · {} is the next", task.id, visible(&task.title)))?;
         }
         Task::Cancel { task } => {
             let task = client.cancel(task).await?;

@@ -56,7 +56,7 @@ fn stream() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn change(deed: &Deed, at_ms: u64, lines: &mut BTreeMap<String, u64>) -> TaskChange {
-    let why = || Reason { kind: "lock".into(), text: format!("waits since {at_ms}"), holder: None, since_ms: at_ms };
+    let why = || Reason::new("lock", format!("waits since {at_ms}"), at_ms);
     match deed {
         Deed::Line(node) => {
             let node = ["", RUNS[0], RUNS[1], RUNS[2]][node.index(4)].to_owned();

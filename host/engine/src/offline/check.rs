@@ -103,6 +103,8 @@ async fn tables(store: &dyn Store, checked: &mut Checked, known: &mut BTreeSet<T
     look.parts(&r::EVENTS).await?;
     look.parts(&r::SNAPSHOT).await?;
     look.table(&r::COUNTERS).await?;
+    look.table(&r::DURATIONS).await?;
+    look.table(&r::BROKEN_LOCKS).await?;
     look.table(&r::TOKENS).await?;
     look.table(&RESTORED).await
 }

@@ -122,7 +122,7 @@ impl StoredJournal {
         entry.state = EntryState::Answered(Ok(Outcome::Number(task.0)));
         let mut batch = Batch::new();
         self.put(&mut batch, &entry)?;
-        prepared.queue(&self.services, batch).await.map_err(|error| error.to_string())?;
+        prepared.child_of(self.run).queue(&self.services, batch).await.map_err(|error| error.to_string())?;
         Ok(Ok(Outcome::Number(task.0)))
     }
 

@@ -9,7 +9,7 @@ use windlass_model::{
     manifest::LockMode,
     task::{Reason, TaskChange, TaskQuery, TaskSummary},
 };
-use windlass_scheduler::{Event, LockRequest};
+use windlass_scheduler::{Event, LockRequest, LockWish, WaitOn, progress::Resume};
 use windlass_store::Batch;
 
 use super::performer::RunPerformer;
@@ -19,17 +19,49 @@ use crate::{services::Services, tasks};
 const TOO_SHORT: Duration = Duration::from_millis(500);
 
 pub(super) async fn sleep(run: &RunPerformer, time: Duration, cancel: &CancelToken) -> Answer {
-    if time >= TOO_SHORT {
-        say(run, "sleep", format!("sleeps for {} s", time.as_secs().max(1)), None);
+    if time < TOO_SHORT {
+        return tokio::select! {
+            () = tokio::time::sleep(time) => Ok(Outcome::Done),
+            () = cancel.cancelled() => Err(Failure::cancelled()),
+        };
     }
-    let answer = tokio::select! {
-        () = tokio::time::sleep(time) => Ok(Outcome::Done),
+    let until = run.services.shared.clock.now_ms().saturating_add(time.as_millis() as u64);
+    let resumed = suspend(run, WaitOn::Until(until)).await?;
+    tokio::select! {
+        resume = resumed => gone_on(resume).map(|_| Outcome::Done),
         () = cancel.cancelled() => Err(Failure::cancelled()),
-    };
-    if time >= TOO_SHORT {
-        over(run);
     }
-    answer
+}
+
+/// Tells the scheduler that a run does nothing until something happens. The answer comes when it may go on.
+async fn suspend(run: &RunPerformer, on: WaitOn) -> Result<oneshot::Receiver<Resume>, Failure> {
+    let (sender, receiver) = oneshot::channel();
+    run.services.shared.resumes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(run.run, sender);
+    let told = run.services.driver.submit(Event::RunWaits { run: run.run, on }, None, Batch::new()).await;
+    told.map_err(|error| Failure::new("io", error.message))?;
+    Ok(receiver)
+}
+
+fn gone_on(resume: Result<Resume, oneshot::error::RecvError>) -> Result<Resume, Failure> {
+    match resume {
+        Ok(Resume { error: Some(error), .. }) => Err(Failure::new("deadlock", error)),
+        Ok(resume) => Ok(resume),
+        Err(_) => Err(Failure::new("io", "the scheduler stopped")),
+    }
+}
+
+/// Ends a wait, and comes back once the run may go on.
+async fn ready(
+    run: &RunPerformer,
+    resumed: &mut oneshot::Receiver<Resume>,
+    cancel: &CancelToken,
+) -> Result<(), Failure> {
+    let told = run.services.driver.submit(Event::RunReady { run: run.run }, None, Batch::new()).await;
+    told.map_err(|error| Failure::new("io", error.message))?;
+    tokio::select! {
+        resume = resumed => gone_on(resume).map(|_| ()),
+        () = cancel.cancelled() => Err(Failure::cancelled()),
+    }
 }
 
 pub(super) async fn lock(
@@ -43,7 +75,8 @@ pub(super) async fn lock(
     let request = LockRequest { run: run.run, number: index };
     let (sender, receiver) = oneshot::channel();
     run.services.shared.locks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(request, sender);
-    let event = Event::LockAsked { request, resource: resource.to_owned(), mode, wait_limit_ms: Some(wait_ms) };
+    let wish = LockWish { wait_limit_ms: Some(wait_ms), ..LockWish::new(resource, mode) };
+    let event = Event::LockAsked { request, wish };
     let asked = run.services.driver.submit(event, None, Batch::new()).await;
     asked.map_err(|error| Failure::new("io", error.message))?;
     tokio::select! {
@@ -102,6 +135,14 @@ impl Awaited {
         }
     }
 
+    /// The same for the scheduler.
+    fn wait(&self, text: &str) -> WaitOn {
+        match self {
+            Self::Quiet(_) => WaitOn::Other(text.to_owned()),
+            Self::Task(task) => WaitOn::Tasks(vec![*task]),
+        }
+    }
+
     async fn look(&self, services: &Services) -> Result<Standing, Failure> {
         match self {
             Self::Quiet(query) => {
@@ -126,28 +167,38 @@ async fn until(run: &RunPerformer, awaited: &Awaited, wait_ms: u64, cancel: &Can
     let deadline = Instant::now() + Duration::from_millis(wait_ms);
     // Subscribed before the first look, so that no change falls between.
     let mut generation = run.services.shared.generation.subscribe();
+    let mut resumed: Option<oneshot::Receiver<Resume>> = None;
     let mut said = String::new();
     loop {
         generation.mark_unchanged();
         let (text, holder) = match awaited.look(&run.services).await? {
             Standing::Over(outcome) => {
-                if !said.is_empty() {
-                    over(run);
+                if let Some(mut resumed) = resumed {
+                    ready(run, &mut resumed, cancel).await?;
                 }
                 return Ok(outcome);
             }
             Standing::Waits(text, holder) => (text, holder),
         };
-        if text != said {
+        let listening = match &mut resumed {
+            Some(listening) => listening,
+            None => resumed.insert(suspend(run, awaited.wait(&text)).await?),
+        };
+        if text != said && !said.is_empty() {
             say(run, awaited.kind(), text.clone(), Some(holder));
-            said = text;
         }
+        said = text;
         tokio::select! {
             changed = generation.changed() => if changed.is_err() {
                 return Err(Failure::new("io", "the server is stopping"));
             },
+            // Either what it waits for is over, or it never will be.
+            resume = &mut *listening => {
+                gone_on(resume)?;
+                resumed = None;
+            }
             () = tokio::time::sleep_until(deadline) => {
-                over(run);
+                ready(run, listening, cancel).await?;
                 return Err(Failure::new("timeout", format!("{said} for longer than {} s", wait_ms / 1000)).retryable());
             }
             () = cancel.cancelled() => return Err(Failure::cancelled()),
@@ -164,11 +215,7 @@ fn in_words(tasks: &[TaskSummary]) -> String {
 
 fn say(run: &RunPerformer, kind: &str, text: String, holder: Option<TaskId>) {
     let since_ms = run.services.shared.clock.now_ms();
-    change(run, Some(Reason { kind: kind.to_owned(), text, holder, since_ms }));
-}
-
-fn over(run: &RunPerformer) {
-    change(run, None);
+    change(run, Some(Reason { holder, ..Reason::new(kind, text, since_ms) }));
 }
 
 fn change(run: &RunPerformer, reason: Option<Reason>) {

@@ -12,8 +12,8 @@ use crate::{
     codes::Code,
     diagnostic::Diagnostic,
     machine::{Connection, Environment, Machine, SshAuth},
-    manifest::With,
-    process::{On, PluginRef, Process, Rolling, RunCondition, StartTrigger, Step},
+    manifest::{LockScope, With},
+    process::{On, OnUnavailable, PluginRef, Process, Rolling, RunCondition, StartTrigger, Step, StepIsolation},
     project::Project,
     secret::SecretText,
     variable::{Scope, Variable, VariableValue},
@@ -31,7 +31,21 @@ pub(super) fn machines(shape: &mut Shape<'_>, root: &Node) -> Vec<Machine> {
 
 /// `process.yaml`
 pub(super) fn process(shape: &mut Shape<'_>, root: &Node) -> Process {
-    Process { steps: whole_list(shape, root, "steps", step) }
+    if root.value == Value::Null {
+        return Process::default();
+    }
+    let Some(fields) = shape.fields(root, "the file", &["steps", "guided", "max_parallelism", "unavailable"]) else {
+        return Process::default();
+    };
+    let guided = shape.flag(&fields, "guided").unwrap_or_default();
+    let max_parallelism =
+        fields.get("max_parallelism").and_then(|node| shape.number(node, "max_parallelism", 1..=1000));
+    let unavailable =
+        [("fail", OnUnavailable::Fail), ("skip", OnUnavailable::Skip), ("exclude", OnUnavailable::Exclude)];
+    let unavailable = shape.choice(&fields, "unavailable", &unavailable).unwrap_or_default();
+    let steps = shape.required(&fields, "steps", "[]").and_then(|node| shape.list(node, "steps", step));
+    let steps = steps.unwrap_or_default();
+    Process { steps, guided, max_parallelism: max_parallelism.and_then(|most| u32::try_from(most).ok()), unavailable }
 }
 
 /// `variables.yaml`: each variable, and where its secret comes from if it is one.
@@ -164,8 +178,23 @@ fn auth(shape: &mut Shape<'_>, node: &Node) -> Option<SshAuth> {
 }
 
 fn step(shape: &mut Shape<'_>, node: &Node) -> Option<Step> {
-    const KEYS: &[&str] =
-        &["name", "uses", "on", "with", "start", "rolling", "when", "environments", "timeout_seconds", "disabled"];
+    const KEYS: &[&str] = &[
+        "name",
+        "uses",
+        "on",
+        "with",
+        "start",
+        "rolling",
+        "when",
+        "environments",
+        "timeout_seconds",
+        "retries",
+        "retry_after_seconds",
+        "required",
+        "isolation",
+        "hold",
+        "disabled",
+    ];
     let fields = shape.fields(node, "a step", KEYS)?;
     let uses = shape.required(&fields, "uses", "run-script@1").and_then(|node| plugin(shape, node));
     let on = match fields.get("on") {
@@ -196,6 +225,29 @@ fn step(shape: &mut Shape<'_>, node: &Node) -> Option<Step> {
         Some(node) => shape.number(node, "timeout_seconds", 1..=365 * 24 * 3600).map(Some),
         None => Some(None),
     };
+    let retries = match fields.get("retries") {
+        Some(node) => shape.number(node, "retries", 0..=10),
+        None => Some(0),
+    };
+    let retry_after_seconds = match fields.get("retry_after_seconds") {
+        Some(node) => shape.number(node, "retry_after_seconds", 0..=24 * 3600),
+        None => Some(0),
+    };
+    let required = shape.flag(&fields, "required");
+    let isolation = shape.choice(
+        &fields,
+        "isolation",
+        &[
+            ("declared", StepIsolation::Declared),
+            ("exclusive", StepIsolation::Exclusive),
+            ("shared", StepIsolation::Shared),
+        ],
+    );
+    let hold = shape.choice(
+        &fields,
+        "hold",
+        &[("call", LockScope::Call), ("step", LockScope::Step), ("deployment", LockScope::Deployment)],
+    );
     let disabled = shape.flag(&fields, "disabled");
     let name = shape.required(&fields, "name", "web")?;
     Some(Step {
@@ -208,6 +260,11 @@ fn step(shape: &mut Shape<'_>, node: &Node) -> Option<Step> {
         when: when?,
         environments: environments?,
         timeout_seconds: timeout_seconds?,
+        retries: u32::try_from(retries?).ok()?,
+        retry_after_seconds: retry_after_seconds?,
+        required: required?,
+        isolation: isolation?,
+        hold: hold?,
         disabled: disabled?,
     })
 }

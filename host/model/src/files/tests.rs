@@ -41,10 +41,11 @@ const EVERYTHING: &str = r#"{
   "process": { "steps": [
     { "name": "a", "uses": "run-script@1", "on": { "role": "web" }, "start": "after-previous", "when": "always",
       "with": { "text": "x", "number": 1, "flag": true, "list": ["a"], "map": { "k": "v" } },
-      "rolling": { "window": 2 }, "environments": ["test"], "timeout_seconds": 60, "disabled": true },
+      "rolling": { "window": 2 }, "environments": ["test"], "timeout_seconds": 60, "disabled": true,
+      "retries": 3, "retry_after_seconds": 5, "required": true, "isolation": "shared", "hold": "deployment" },
     { "name": "b", "uses": "run-script@1", "on": { "machine": "m1" }, "start": "with-previous", "when": "failure" },
     { "name": "c", "uses": "run-script@1", "on": { "pool": "build" }, "when": "success" }
-  ] },
+  ], "guided": true, "max_parallelism": 3, "unavailable": "exclude" },
   "project": { "name": "shop", "description": "sells" }
 }"#;
 

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use windlass_model::{
     MachineName, RunCondition, StartTrigger, StepName, TaskId,
-    manifest::{LockMode, LockNeed},
+    manifest::{LockMode, LockNeed, LockScope},
     task::run_node,
 };
 use windlass_scheduler::{
-    Decision, Event, Isolation, LockRequest, RunKey, RunOutcome, Settings, State, StepPlan, Subject, TaskPlan, Where,
+    Answer, Choice, Decision, Event, Isolation, LockRequest, LockWish, RunKey, RunOutcome, Settings, State, StepPlan,
+    Subject, TaskPlan, WaitOn, Where,
     sim::{Moment, Simulator, World},
 };
 
@@ -41,6 +42,9 @@ pub trait StepWords {
     fn locks(self, resource: &str, mode: LockMode) -> Self;
     fn skipped(self, why: &str) -> Self;
     fn timeout(self, ms: u64) -> Self;
+    fn child(self) -> Self;
+    fn hold(self, scope: LockScope) -> Self;
+    fn tries(self, retries: u32, backoff_ms: u64) -> Self;
 }
 
 impl StepWords for StepPlan {
@@ -65,8 +69,7 @@ impl StepWords for StepPlan {
         self
     }
     fn locks(self, resource: &str, mode: LockMode) -> Self {
-        let resource = resource.to_owned();
-        self.isolation(Isolation::Resources(vec![LockNeed { resource, mode }]))
+        self.isolation(Isolation::Resources(vec![LockNeed::new(resource, mode)]))
     }
     fn skipped(mut self, why: &str) -> Self {
         self.skip = Some(why.to_owned());
@@ -74,6 +77,18 @@ impl StepWords for StepPlan {
     }
     fn timeout(mut self, ms: u64) -> Self {
         self.timeout_ms = Some(ms);
+        self
+    }
+    fn child(mut self) -> Self {
+        self.child = true;
+        self
+    }
+    fn hold(mut self, scope: LockScope) -> Self {
+        self.hold = scope;
+        self
+    }
+    fn tries(mut self, retries: u32, backoff_ms: u64) -> Self {
+        (self.retries, self.backoff_ms) = (retries, backoff_ms);
         self
     }
 }
@@ -96,6 +111,13 @@ pub struct Stage {
     lost_packages: BTreeMap<String, String>,
     plans: BTreeMap<TaskId, TaskPlan>,
     open_packages: BTreeMap<TaskId, Vec<Option<MachineName>>>,
+    /// Runs that do not stop when they are told to.
+    deaf: Vec<String>,
+    false_facts: Vec<String>,
+    /// Answers to the questions in order; none: nobody answers.
+    answers: Vec<Option<(u64, Choice)>>,
+    /// Outcomes of the first attempts of a run, before what it does in the end.
+    first: BTreeMap<String, Vec<Deed>>,
 }
 
 impl World for Stage {
@@ -109,7 +131,9 @@ impl World for Stage {
                     let name = machine.as_ref().map_or("server", MachineName::as_str);
                     let event = match self.lost_packages.get(name) {
                         None => Event::PackagesAcquired { task: *task, machine },
-                        Some(error) => Event::PackagesFailed { task: *task, machine, error: error.clone() },
+                        Some(error) => {
+                            Event::PackagesFailed { task: *task, machine, error: error.clone(), unavailable: false }
+                        }
                     };
                     (5 * (nth as u64 + 1), event)
                 };
@@ -117,16 +141,34 @@ impl World for Stage {
             }
             Decision::StopAcquire { task } => {
                 let open = self.open_packages.remove(task).unwrap_or_default();
-                let stopped = |machine| Event::PackagesFailed { task: *task, machine, error: "stopped".into() };
+                let stopped = |machine| Event::PackagesFailed {
+                    task: *task,
+                    machine,
+                    error: "stopped".into(),
+                    unavailable: false,
+                };
                 open.into_iter().map(|machine| (1, stopped(machine))).collect()
             }
             Decision::StartRun { run, .. } => {
-                let deed = self.deeds.get(&self.node(*run)).cloned();
+                let node = self.node(*run);
+                let first = self.first.get_mut(&node).and_then(|deeds| (!deeds.is_empty()).then(|| deeds.remove(0)));
+                let deed = first.or_else(|| self.deeds.get(&node).cloned());
                 let Deed { takes_ms, outcome } = deed.unwrap_or(Deed { takes_ms: 10, outcome: RunOutcome::Succeeded });
                 vec![(takes_ms, Event::RunFinished { run: *run, outcome })]
             }
+            Decision::StopRun { run, .. } if self.deaf.contains(&self.node(*run)) => Vec::new(),
             Decision::StopRun { run, .. } => {
                 vec![(2, Event::RunFinished { run: *run, outcome: RunOutcome::Cancelled })]
+            }
+            Decision::AskFact { task, step } => {
+                let holds = !self.false_facts.contains(&self.plans[task].steps[*step as usize].name.to_string());
+                vec![(1, Event::FactGiven { task: *task, step: *step, holds })]
+            }
+            Decision::Ask { task, question } => {
+                let next = if self.answers.is_empty() { None } else { self.answers.remove(0) };
+                let answer = |choice| Answer { choice, by: "ann".to_owned(), notes: String::new() };
+                let event = |choice| Event::Answered { task: *task, question: question.number, answer: answer(choice) };
+                next.map(|(after, choice)| (after, event(choice))).into_iter().collect()
             }
             _ => Vec::new(),
         }
@@ -152,7 +194,7 @@ impl Stage {
         }
     }
 
-    fn words(&self, decision: &Decision) -> String {
+    fn words(&self, state: &State, decision: &Decision) -> String {
         let why = |why: &Option<String>| why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         match decision {
             Decision::Acquire { task, machines, server } => {
@@ -180,9 +222,38 @@ impl Stage {
             Decision::RunState { run, state, why: text } => {
                 format!("{} {state}{}", self.subject(Subject::Run(*run)), why(text))
             }
-            Decision::Waiting { subject, reason } => {
-                format!("{} {} [{}]", self.subject(*subject), reason.text, reason.kind)
+            Decision::Waiting { subject, cause } => {
+                let (kind, text) = state.sentence(*subject, cause);
+                format!("{} {text} [{kind}]", self.subject(*subject))
             }
+            Decision::AbandonAcquire { task } => format!("{task}: ABANDON ACQUIRE"),
+            Decision::AskFact { task, step } => format!("{} ASK FACT", self.subject(Subject::Step(*task, *step))),
+            Decision::ResumeRun { run, answer, error } => {
+                let answer = answer.as_ref().map(|answer| format!(" ({} by {})", answer.choice.as_str(), answer.by));
+                format!("{}: RESUME {}{}{}", run.task, self.node(*run), answer.unwrap_or_default(), why(error))
+            }
+            Decision::AbandonRun { run, fenced } => {
+                let fenced: Vec<_> = fenced.iter().map(|resource| resource.as_str()).collect();
+                format!("{}: ABANDON {} fenced {}", run.task, self.node(*run), fenced.join(" "))
+            }
+            Decision::LockBroken { resource, run, token, by, reason, .. } => {
+                format!("{}: BROKEN {resource} #{token} by {by}: {reason}", run.task)
+            }
+            Decision::Ask { task, question } => {
+                let choices: Vec<_> = question.choices.iter().map(|choice| choice.as_str()).collect();
+                format!("{task}: ASK {} {} ({})", question.number, question.text, choices.join(", "))
+            }
+            Decision::QuestionOver { task, question, answer } => {
+                let answer = answer
+                    .as_ref()
+                    .map_or("withdrawn".to_owned(), |answer| format!("{} by {}", answer.choice.as_str(), answer.by));
+                format!("{task}: ANSWER {question} {answer}")
+            }
+            Decision::Retry { run, attempt, error } => {
+                format!("{}: {} failed, attempt {attempt} follows ({error})", run.task, self.node(*run))
+            }
+            Decision::Excluded { task, machine, why } => format!("{task}: EXCLUDED {machine} ({why})"),
+            Decision::Deadlock { victim, text } => format!("{} DEADLOCK {text}", self.subject(*victim)),
             Decision::TaskFinished { task, state, error } => {
                 format!("task {task} {state}{}", why(error))
             }
@@ -227,7 +298,8 @@ impl Scene {
         wait_limit_ms: Option<u64>,
     ) -> Self {
         let request = LockRequest { run, number };
-        self.at(at_ms, Event::LockAsked { request, resource: resource.to_owned(), mode, wait_limit_ms })
+        let wish = LockWish { wait_limit_ms, ..LockWish::new(resource, mode) };
+        self.at(at_ms, Event::LockAsked { request, wish })
     }
 
     pub fn release(self, at_ms: u64, run: RunKey, number: u64) -> Self {
@@ -257,27 +329,78 @@ impl Scene {
         self.ends(node, RunOutcome::Failed { error: "exit code 3".to_owned() })
     }
 
+    /// How the next attempt ends, after 10 ms; several calls add up.
+    pub fn first(mut self, node: &str, outcome: RunOutcome) -> Self {
+        let deed = Deed { takes_ms: 10, outcome };
+        self.sim.world.first.entry(node.to_owned()).or_default().push(deed);
+        self
+    }
+
+    pub fn first_fails(self, node: &str) -> Self {
+        self.first(node, RunOutcome::Failed { error: "exit code 3".to_owned() })
+    }
+
+    pub fn deaf(mut self, node: &str) -> Self {
+        self.sim.world.deaf.push(node.to_owned());
+        self
+    }
+
+    pub fn fact_fails(mut self, step: &str) -> Self {
+        self.sim.world.false_facts.push(step.to_owned());
+        self
+    }
+
+    /// The next question is answered so, after a time.
+    pub fn answer(mut self, after_ms: u64, choice: Choice) -> Self {
+        self.sim.world.answers.push(Some((after_ms, choice)));
+        self
+    }
+
+    pub fn waits(self, at_ms: u64, run: RunKey, on: WaitOn) -> Self {
+        self.at(at_ms, Event::RunWaits { run, on })
+    }
+
     pub fn loses_packages(mut self, machine: &str) -> Self {
         self.sim.world.lost_packages.insert(machine.to_owned(), "disk full".to_owned());
         self
     }
 
-    pub fn play(mut self) -> Vec<Moment> {
-        let told = self.sim.run(10_000).unwrap();
-        assert_eq!(self.sim.state.tasks().count(), 0, "a task never ended");
-        told
+    /// Plays to the end. Each line: when, what, and the decision itself.
+    pub fn play(mut self) -> Vec<(u64, String, Decision)> {
+        let mut told = Vec::new();
+        for _ in 0..100_000 {
+            let Some(moments) = self.sim.step() else {
+                assert_eq!(self.sim.state.tasks().count(), 0, "a task never ended");
+                return told;
+            };
+            for Moment { at_ms, decision } in moments {
+                told.push((at_ms, self.sim.world.words(&self.sim.state, &decision), decision));
+            }
+        }
+        panic!("it never ended");
+    }
+
+    /// Plays up to a moment, and tells why each thing waits then.
+    pub fn why(mut self, upto_ms: u64) -> String {
+        while self.sim.next_ms().is_some_and(|at| at <= upto_ms) {
+            self.sim.step();
+        }
+        let mut text = String::new();
+        for (subject, reason) in self.sim.state.waiting() {
+            let reason = serde_json::to_string(&reason).unwrap();
+            text.push_str(&format!("{}\n    {reason}\n", self.sim.world.subject(subject)));
+        }
+        text
     }
 
     fn text(self, wanted: impl Fn(&Decision) -> bool) -> String {
-        let plans = self.sim.world.plans.clone();
-        let stage = Stage { plans, ..Stage::default() };
         let mut last = None;
         let mut text = String::new();
-        for Moment { at_ms, decision } in self.play() {
+        for (at_ms, words, decision) in self.play() {
             if wanted(&decision) {
                 let time = if last == Some(at_ms) { String::new() } else { format!("{at_ms}") };
                 last = Some(at_ms);
-                text.push_str(&format!("{time:>5}  {}\n", stage.words(&decision)));
+                text.push_str(&format!("{time:>5}  {words}\n"));
             }
         }
         text

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_model::{MachineName, RunState, TaskState, manifest::LockMode};
-use windlass_scheduler::{Isolation, StepPlan, StopKind, TaskPlan};
+use windlass_model::{
+    MachineName, RunState, TaskId, TaskState,
+    manifest::{LockMode, LockNeed, LockScope},
+};
+use windlass_scheduler::{Isolation, Question, RunKey, StepPlan, StopKind, TaskPlan, WaitOn, Where};
 
 pub type Place = Option<MachineName>;
 
@@ -12,52 +15,95 @@ pub struct Books {
     pub plan: Option<TaskPlan>,
     pub state: Option<TaskState>,
     pub cancelled: bool,
-    /// A run failed, or packages did not arrive.
+    /// A run failed, packages did not arrive, or a step was refused.
     pub failed: bool,
-    pub acquired: Option<BTreeSet<Place>>,
+    /// Something failed and a person may have let it pass: the end may be either.
+    pub excused: bool,
+    pub acquired: BTreeSet<Place>,
     pub open_places: Vec<Place>,
+    pub asked_places: BTreeSet<Place>,
     pub stop_places: bool,
     pub lost_packages: bool,
+    pub excluded: BTreeSet<MachineName>,
     pub steps: BTreeMap<u32, RunState>,
-    pub failed_steps: BTreeSet<u32>,
+    /// Runs that have begun, failed or not, and are not over.
+    pub lanes: BTreeMap<u32, BTreeSet<u32>>,
+    pub questions: BTreeMap<u64, Question>,
+    pub facts: BTreeMap<u32, Option<bool>>,
+    pub approved: BTreeSet<u32>,
+    pub holds: Vec<Held>,
 }
 
-#[derive(Debug)]
+/// A lock held by a step or a task.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub step: Option<u32>,
+    pub need: Need,
+}
+
+#[derive(Debug, Clone)]
 pub struct Running {
     pub machine: Place,
     pub token: u64,
     pub stop: Option<StopKind>,
+    pub waits: Option<WaitOn>,
+    pub needs: Vec<Need>,
 }
 
 #[derive(Debug)]
 pub struct Call {
-    pub needs: (String, LockMode),
+    pub need: Need,
     pub order: u64,
     pub token: Option<u64>,
 }
 
-pub fn clash(a: LockMode, b: LockMode) -> bool {
-    a == LockMode::Exclusive || b == LockMode::Exclusive
+/// What is needed of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    pub name: String,
+    pub mode: LockMode,
+    pub scope: LockScope,
+    pub units: u32,
+    pub of: Option<u32>,
 }
 
-pub fn resource(machine: &Place, name: &str) -> String {
-    match (machine, name.strip_prefix("global:")) {
-        (_, Some(global)) => global.to_owned(),
-        (None, None) => name.to_owned(),
-        (Some(machine), None) => format!("{machine}:{name}"),
-    }
+pub fn exclusive(a: &Need, b: &Need) -> bool {
+    a.name == b.name && (a.mode == LockMode::Exclusive || b.mode == LockMode::Exclusive)
 }
 
-pub fn needs(step: &StepPlan, machine: &Place) -> Vec<(String, LockMode)> {
-    let whole = |mode| machine.iter().map(move |name| (format!("whole {name}"), mode)).collect::<Vec<_>>();
-    match &step.isolation {
-        Isolation::Exclusive => whole(LockMode::Exclusive),
-        Isolation::Shared => whole(LockMode::Shared),
+/// Whether two needs may ever be in each other's way.
+pub fn rivals(a: &Need, b: &Need) -> bool {
+    a.name == b.name && (exclusive(a, b) || a.of.is_some() || b.of.is_some())
+}
+
+pub fn need(machine: &Place, declared: &LockNeed) -> Need {
+    let name = match (machine, declared.resource.strip_prefix("global:")) {
+        (_, Some(global)) => format!("global:{global}"),
+        (None, None) => format!("global:{}", declared.resource),
+        (Some(machine), None) => format!("machine:{}/{}", machine.key(), declared.resource),
+    };
+    let units = declared.units.unwrap_or(1).min(declared.of.unwrap_or(u32::MAX));
+    Need { name, mode: declared.mode, scope: declared.scope, units, of: declared.of }
+}
+
+/// What a run on `machine` must hold.
+pub fn needs(step: &StepPlan, machine: &Place, lease_cap: u32) -> Vec<Need> {
+    let whole = |mode| {
+        let name = machine.as_ref().map(|name| format!("machine:{}", name.key()));
+        name.map(|name| Need { name, mode, scope: step.hold, units: 1, of: None })
+    };
+    let mut needs: Vec<Need> = match &step.isolation {
+        Isolation::Exclusive => whole(LockMode::Exclusive).into_iter().collect(),
+        Isolation::Shared => whole(LockMode::Shared).into_iter().collect(),
         Isolation::Resources(named) => {
-            let named = named.iter().map(|need| (resource(machine, &need.resource), need.mode));
-            whole(LockMode::Shared).into_iter().chain(named).collect()
+            whole(LockMode::Shared).into_iter().chain(named.iter().map(|declared| need(machine, declared))).collect()
         }
+    };
+    if let (Where::Pool(_), Some(worker), 1..) = (&step.place, machine, lease_cap) {
+        let name = format!("lease:{}", worker.key());
+        needs.push(Need { name, mode: LockMode::Shared, scope: LockScope::Call, units: 1, of: Some(lease_cap) });
     }
+    needs
 }
 
 impl Books {
@@ -68,4 +114,25 @@ impl Books {
     pub fn executes(&self) -> bool {
         matches!(self.state, Some(TaskState::Executing | TaskState::Cancelling))
     }
+
+    pub fn step(&self, run: RunKey) -> &StepPlan {
+        &self.plan().steps[run.step as usize]
+    }
+}
+
+pub fn unit(plan: &TaskPlan, step: u32) -> std::ops::Range<u32> {
+    let mut lead = step;
+    while lead > 0 && plan.steps[lead as usize].child {
+        lead -= 1;
+    }
+    let mut end = lead + 1;
+    while (end as usize) < plan.steps.len() && plan.steps[end as usize].child {
+        end += 1;
+    }
+    lead..end
+}
+
+pub fn children_of(tasks: &BTreeMap<TaskId, Books>, of: TaskId) -> Vec<TaskId> {
+    let child = |books: &Books| books.plan().parent.is_some_and(|parent| parent.run.task == of && !parent.detached);
+    tasks.iter().filter(|(_, books)| child(books)).map(|(id, _)| *id).collect()
 }

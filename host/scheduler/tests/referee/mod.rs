@@ -1,365 +1,444 @@
-//! A second opinion: what the scheduler may do, told from the plans and the decisions alone.
+//! A second opinion: what the scheduler may do, told from the plans, the events and the decisions alone.
 //!
-//! It keeps its own books (who runs, who holds what, how far packages are) and panics at the first
-//! decision that breaks a rule. It shares no code with the scheduler's own books.
+//! It keeps its own books (who runs, who holds what, how far packages are) and panics at the first decision that
+//! breaks a rule. It shares no code with the scheduler's own books.
 
-mod books;
+pub mod books;
+pub mod graph;
+mod rules;
+mod settled;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_model::{RunCondition, RunState, StartTrigger, TaskId, TaskState, manifest::LockMode, task::Reason};
-use windlass_scheduler::{Decision, Event, LockRequest, PlanKind, RunKey, RunOutcome, Settings, State, Subject};
+use windlass_model::{MachineName, PoolName, RunState, TaskId, TaskState};
+use windlass_scheduler::{
+    About, Cause, Choice, Decision, Event, LockRequest, Part, Resource, RunKey, RunOutcome, Settings, Subject,
+    Unavailable,
+};
 
-use books::{Books, Call, Place, Running, clash, needs, resource};
+use books::{Books, Call, Held, Need, Place, Running, children_of, need, needs, unit};
 
 #[derive(Debug)]
 pub struct Referee {
-    settings: Settings,
-    /// A place in a window is not taken back when limits are lowered, so the widest one counts.
-    widest: u32,
-    tasks: BTreeMap<TaskId, Books>,
-    running: BTreeMap<RunKey, Running>,
-    started: BTreeSet<RunKey>,
-    calls: BTreeMap<LockRequest, Call>,
+    pub settings: Settings,
+    /// Limits are not taken back when they are lowered, so the widest ones count.
+    widest: Settings,
+    pub tasks: BTreeMap<TaskId, Books>,
+    pub running: BTreeMap<RunKey, Running>,
+    pub calls: BTreeMap<LockRequest, Call>,
+    /// Runs that were told to wait for a lock, in the order in which they were.
+    queued_runs: BTreeMap<RunKey, u64>,
+    /// What abandoned runs held.
+    pub fences: BTreeMap<RunKey, Vec<Need>>,
+    /// Runs that ended by being given up.
+    pub abandoned: BTreeSet<RunKey>,
+    pools: BTreeMap<PoolName, (BTreeSet<MachineName>, u32)>,
+    attempts: BTreeMap<RunKey, u32>,
     asked: u64,
-    last_token: u64,
-    told: BTreeMap<Subject, Reason>,
-    /// A wish that was uttered before: it is answered as it was then.
+    /// Highest token of any holder, and of any exclusive one, by resource.
+    tokens: BTreeMap<String, (u64, u64)>,
+    told: BTreeMap<Subject, Cause>,
+    /// Tasks that worked when the event came.
+    worked: BTreeSet<TaskId>,
+    /// Tasks by whom each was waited for when the event came, to judge who may pass whom.
+    before: BTreeMap<TaskId, BTreeSet<TaskId>>,
     repeats: Option<LockRequest>,
+    deadlocks: Vec<Subject>,
+    pub withdrawn: Option<LockRequest>,
+    ready: BTreeSet<RunKey>,
+    ended: BTreeSet<TaskId>,
 }
 
 impl Referee {
     pub fn new(settings: Settings) -> Self {
         Self {
-            widest: settings.targets_at_once,
+            widest: settings.clone(),
             settings,
             tasks: BTreeMap::new(),
             running: BTreeMap::new(),
-            started: BTreeSet::new(),
             calls: BTreeMap::new(),
+            queued_runs: BTreeMap::new(),
+            fences: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
+            pools: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             asked: 0,
-            last_token: 0,
+            tokens: BTreeMap::new(),
             told: BTreeMap::new(),
+            worked: BTreeSet::new(),
+            before: BTreeMap::new(),
             repeats: None,
+            deadlocks: Vec::new(),
+            withdrawn: None,
+            ready: BTreeSet::new(),
+            ended: BTreeSet::new(),
         }
     }
 
-    pub fn running(&self) -> Vec<RunKey> {
+    /// Runs that run, suspended or not.
+    pub fn runs(&self) -> Vec<RunKey> {
         self.running.keys().copied().collect()
     }
 
+    /// Runs that do something.
+    pub fn working(&self) -> Vec<RunKey> {
+        self.running.keys().copied().filter(|run| self.works(*run)).collect()
+    }
+
+    pub fn works(&self, run: RunKey) -> bool {
+        let waits = self.calls.iter().any(|(request, call)| request.run == run && call.token.is_none());
+        !waits && self.running.get(&run).is_some_and(|running| running.waits.is_none())
+    }
+
+    pub fn task_works(&self, task: TaskId) -> bool {
+        let packages = self.tasks.get(&task).is_some_and(|books| !books.open_places.is_empty());
+        packages || self.running.keys().any(|run| run.task == task && self.works(*run))
+    }
+
     pub fn acquiring(&self) -> Vec<(TaskId, Place)> {
-        let all = self.tasks.iter();
-        all.flat_map(|(id, books)| books.open_places.iter().map(|place| (*id, place.clone()))).collect()
+        let places = |(id, books): (&TaskId, &Books)| {
+            books.open_places.iter().map(|place| (*id, place.clone())).collect::<Vec<_>>()
+        };
+        self.tasks.iter().flat_map(places).collect()
+    }
+
+    pub fn facts(&self) -> Vec<(TaskId, u32)> {
+        let open = |(id, books): (&TaskId, &Books)| {
+            let unknown = books.facts.iter().filter(|(_, fact)| fact.is_none());
+            unknown.map(|(step, _)| (*id, *step)).collect::<Vec<_>>()
+        };
+        self.tasks.iter().flat_map(open).collect()
+    }
+
+    pub fn questions(&self) -> Vec<(TaskId, u64)> {
+        self.tasks.iter().flat_map(|(id, books)| books.questions.keys().map(|number| (*id, *number))).collect()
     }
 
     pub fn calls(&self) -> Vec<LockRequest> {
         self.calls.keys().copied().collect()
     }
 
-    /// A number for a new call of a run, or of one it made already.
     pub fn next_call(&self, run: RunKey, again: bool) -> u64 {
-        let made = self.calls.keys().filter(|request| request.run == run).map(|request| request.number);
-        if again { made.min().unwrap_or(self.asked) } else { self.asked }
+        let last = self.calls.keys().filter(|request| request.run == run).map(|request| request.number).max();
+        last.map_or(0, |last| if again { last } else { last + 1 })
+    }
+
+    /// A task that may still be named in a plan as the one whose run queued it.
+    pub fn parent_for(&self, which: usize) -> Option<RunKey> {
+        let runs = self.runs();
+        (!runs.is_empty()).then(|| runs[which % runs.len()])
+    }
+
+    pub fn lease_cap(&self, run: RunKey) -> u32 {
+        match &self.tasks[&run.task].step(run).place {
+            windlass_scheduler::Where::Pool(pool) => self.pools.get(pool).map_or(0, |(_, cap)| *cap),
+            _ => 0,
+        }
     }
 
     pub fn event(&mut self, event: &Event) {
+        self.take_in(event);
+        // The event itself may be what somebody waits from now on.
+        for (task, waits) in self.waits_for() {
+            self.before.entry(task).or_default().extend(waits);
+        }
+    }
+
+    fn take_in(&mut self, event: &Event) {
+        self.worked = self.tasks.keys().copied().filter(|task| self.task_works(*task)).collect();
+        self.before = self.waits_for();
         self.repeats = None;
+        self.deadlocks.clear();
+        self.ended.clear();
         match event {
             Event::TaskQueued { task, plan } => {
-                let books = Books { plan: Some(plan.clone()), ..Books::default() };
-                assert!(self.tasks.insert(*task, books).is_none());
-            }
-            Event::TaskCancelled { task } => {
-                if let Some(books) = self.tasks.get_mut(task).filter(|books| !books.cancelled) {
-                    books.cancelled = true;
-                    books.stop_places |= !books.open_places.is_empty();
+                self.tasks.insert(*task, Books { plan: Some(plan.clone()), ..Books::default() });
+                let parent =
+                    plan.parent.filter(|parent| !parent.detached).and_then(|parent| self.tasks.get(&parent.run.task));
+                if parent.is_some_and(|parent| parent.cancelled) {
+                    self.cancelled(*task);
                 }
             }
-            Event::PackagesAcquired { task, machine } => self.place(*task, machine, false),
-            Event::PackagesFailed { task, machine, .. } => self.place(*task, machine, true),
+            Event::TaskCancelled { task } => self.cancelled(*task),
+            Event::PackagesAcquired { task, machine } => {
+                let books = self.tasks.get_mut(task).unwrap();
+                books.open_places.retain(|place| place != machine);
+                books.acquired.insert(machine.clone());
+            }
+            Event::PackagesFailed { task, machine, unavailable, .. } => self.place_failed(*task, machine, *unavailable),
+            Event::FactGiven { task, step, holds } => {
+                self.tasks.get_mut(task).unwrap().facts.insert(*step, Some(*holds));
+            }
             Event::RunFinished { run, outcome } => self.finished(*run, outcome),
-            Event::LockAsked { request, resource: name, mode, .. } => {
+            Event::RunWaits { run, on } => {
+                let works = self.works(*run);
+                let running = self.running.get_mut(run).unwrap();
+                if works && running.stop.is_none() {
+                    running.waits = Some(on.clone());
+                }
+            }
+            Event::LockAsked { request, wish } => {
                 let machine = self.running[&request.run].machine.clone();
+                let declared = windlass_model::manifest::LockNeed {
+                    resource: wish.resource.clone(),
+                    mode: wish.mode,
+                    scope: wish.scope,
+                    units: wish.units,
+                    of: wish.of,
+                };
                 if self.calls.contains_key(request) {
                     self.repeats = Some(*request);
                 } else {
                     self.asked += 1;
-                    let needs = (resource(&machine, name), *mode);
-                    self.calls.insert(*request, Call { needs, order: self.asked, token: None });
+                    let call = Call { need: need(&machine, &declared), order: self.asked, token: None };
+                    self.calls.insert(*request, call);
                 }
             }
             Event::LockReleased { request } => {
-                self.calls.remove(request);
+                // One that waits may be let go on only once its task has its turn: then it is refused.
+                if self.calls.get(request).is_some_and(|call| call.token.is_some()) {
+                    self.calls.remove(request);
+                } else {
+                    self.withdrawn = Some(*request);
+                }
             }
-            Event::Tick => {}
+            Event::RunFenced { run } => {
+                self.fences.remove(run);
+            }
+            Event::Answered { task, question, answer } => self.answered(*task, *question, answer.choice),
+            Event::PoolChanged { pool, workers, lease_cap } => {
+                // A run keeps the count under which it was given its lease, so only one that never changed is judged.
+                let same = self.pools.values().all(|(_, cap)| cap == lease_cap);
+                let cap = if same { *lease_cap } else { 0 };
+                self.pools.insert(pool.clone(), (workers.iter().cloned().collect(), cap));
+            }
             Event::SettingsChanged { settings } => {
-                self.widest = self.widest.max(settings.targets_at_once);
+                self.widest.targets_at_once = self.widest.targets_at_once.max(settings.targets_at_once);
+                self.widest.steps_at_once = self.widest.steps_at_once.max(settings.steps_at_once);
+                self.widest.runs_at_once = self.widest.runs_at_once.max(settings.runs_at_once);
+                self.widest.acquisitions_at_once = self.widest.acquisitions_at_once.max(settings.acquisitions_at_once);
                 self.settings = settings.clone();
             }
+            Event::RunReady { .. } | Event::TaskMovedToTop { .. } | Event::LockBroken { .. } | Event::Tick => {}
         }
     }
 
-    fn place(&mut self, task: TaskId, machine: &Place, failed: bool) {
+    fn cancelled(&mut self, task: TaskId) {
+        let Some(books) = self.tasks.get_mut(&task).filter(|books| !books.cancelled) else {
+            return;
+        };
+        books.cancelled = true;
+        books.stop_places |= !books.open_places.is_empty();
+        for child in children_of(&self.tasks, task) {
+            self.cancelled(child);
+        }
+    }
+
+    fn place_failed(&mut self, task: TaskId, machine: &Place, unavailable: bool) {
         let books = self.tasks.get_mut(&task).unwrap();
         books.open_places.retain(|place| place != machine);
-        if failed {
-            books.lost_packages = true;
-            books.failed = true;
-            books.stop_places |= !books.open_places.is_empty();
-        } else {
-            books.acquired.as_mut().unwrap().insert(machine.clone());
+        let policy = books.plan().unavailable;
+        match machine {
+            Some(name) if unavailable && policy != Unavailable::Fail && !books.stop_places => {
+                books.excluded.insert(name.clone());
+            }
+            Some(name) if books.excluded.contains(name) => {}
+            _ if books.plan().guided && !books.stop_places => {
+                books.asked_places.insert(machine.clone());
+            }
+            _ => self.lost(task),
         }
+    }
+
+    fn lost(&mut self, task: TaskId) {
+        let books = self.tasks.get_mut(&task).unwrap();
+        books.lost_packages = true;
+        books.failed |= !books.cancelled;
+        books.asked_places.clear();
+        books.stop_places |= !books.open_places.is_empty();
     }
 
     fn finished(&mut self, key: RunKey, outcome: &RunOutcome) {
-        self.running.remove(&key).unwrap();
+        self.fences.remove(&key);
+        let Some(running) = self.running.remove(&key) else {
+            return;
+        };
         self.calls.retain(|request, _| request.run != key);
-        if *outcome != RunOutcome::Succeeded {
-            let books = self.tasks.get_mut(&key.task).unwrap();
-            books.failed = true;
-            books.failed_steps.insert(key.step);
+        self.ready.remove(&key);
+        if *outcome == RunOutcome::Succeeded {
+            return;
         }
-    }
-
-    /// Everything held now, but by the asker itself: resource, mode, holding task.
-    fn held(&self) -> impl Iterator<Item = (Option<LockRequest>, RunKey, String, LockMode)> {
-        let runs = self.running.iter().flat_map(|(key, run)| {
-            let step = &self.tasks[&key.task].plan().steps[key.step as usize];
-            needs(step, &run.machine).into_iter().map(|(name, mode)| (None, *key, name, mode))
-        });
-        let calls = self.calls.iter().filter(|(_, call)| call.token.is_some());
-        runs.chain(calls.map(|(request, call)| (Some(*request), request.run, call.needs.0.clone(), call.needs.1)))
-    }
-
-    fn check_free(&self, wants: &[(String, LockMode)], by: &str) {
-        for (_, holder, name, mode) in self.held() {
-            let taken = wants.iter().any(|(wanted, how)| *wanted == name && clash(*how, mode));
-            assert!(!taken, "{by} takes {name}, which {holder:?} holds");
+        let books = self.tasks.get_mut(&key.task).unwrap();
+        let policy = books.plan().unavailable;
+        let unavailable = matches!(outcome, RunOutcome::Unavailable { .. }) && running.stop.is_none();
+        if unavailable && policy == Unavailable::Exclude && !books.cancelled {
+            books.excluded.extend(running.machine);
         }
+        // Whether it counts as a failure is told by how the run is said to end.
+        books.excused = true;
     }
 
-    fn token(&mut self, token: u64) {
-        assert!(token > self.last_token, "token {token} after {}", self.last_token);
-        self.last_token = token;
+    fn answered(&mut self, task: TaskId, number: u64, choice: Choice) {
+        let books = self.tasks.get_mut(&task).unwrap();
+        let Some(question) = books.questions.get(&number).filter(|question| question.choices.contains(&choice)) else {
+            return;
+        };
+        match (&question.about, choice) {
+            (About::Deadlock(_), Choice::Wait) => {}
+            (About::Failure(run), Choice::Exclude) => {
+                let machine = books.plan().steps[run.step as usize].machine(run.place as usize).cloned();
+                books.excluded.extend(machine);
+            }
+            (About::Packages(machine), choice) => {
+                let machine = machine.clone();
+                books.asked_places.remove(&machine);
+                match (choice, machine) {
+                    (Choice::Exclude, Some(machine)) => {
+                        books.excluded.insert(machine);
+                    }
+                    (Choice::Retry, _) => {}
+                    _ => self.lost(task),
+                }
+            }
+            (About::Approval(step), Choice::Proceed) => {
+                books.approved.insert(*step);
+            }
+            (About::Approval(_), _) => books.failed = true,
+            _ => {}
+        }
     }
 
     pub fn decision(&mut self, decision: &Decision) {
         match decision {
-            Decision::Acquire { task, machines, server } => {
-                let books = self.tasks.get_mut(task).unwrap();
-                assert!(books.acquired.is_none() && !books.cancelled, "packages are acquired once");
-                books.open_places = machines.iter().cloned().map(Some).chain(server.then_some(None)).collect();
-                assert!(!books.open_places.is_empty());
-                books.acquired = Some(BTreeSet::new());
-            }
+            Decision::Acquire { task, machines, server } => self.acquire(*task, machines, *server),
             Decision::StopAcquire { task } => assert!(self.tasks[task].stop_places),
-            Decision::StartRun { run, machine, attempt, token } => {
-                assert_eq!(*attempt, 1);
-                self.check_start(*run, machine);
-                self.token(*token);
-                let run_books = Running { machine: machine.clone(), token: *token, stop: None };
-                assert!(self.started.insert(*run), "{run:?} starts twice");
-                self.running.insert(*run, run_books);
+            Decision::AbandonAcquire { task } => {
+                let books = self.tasks.get_mut(task).unwrap();
+                assert!(books.stop_places && !std::mem::take(&mut books.open_places).is_empty());
+                books.failed |= !books.cancelled;
+            }
+            Decision::AskFact { task, step } => {
+                let before = self.tasks.get_mut(task).unwrap().facts.insert(*step, None);
+                assert_eq!(before, None, "a fact is asked for twice");
+            }
+            Decision::StartRun { run, machine, attempt, token } => self.start(*run, machine, *attempt, *token),
+            Decision::ResumeRun { run, .. } => {
+                let waits = self.running.get_mut(run).unwrap().waits.take();
+                assert!(waits.is_some(), "{run:?} did not wait");
+                self.ready.remove(run);
+                self.check_seat(run.task);
             }
             Decision::StopRun { run, kind } => {
                 let books = self.running.get_mut(run).unwrap();
-                assert_eq!(books.stop, None, "{run:?} is stopped twice");
+                assert_ne!(books.stop, Some(*kind), "{run:?} is stopped so twice");
                 books.stop = Some(*kind);
             }
+            Decision::AbandonRun { run, fenced } => self.abandon(*run, fenced),
             Decision::GrantLock { request, token } => self.granted(*request, *token),
             Decision::RefuseLock { request, .. } => {
                 assert!(self.calls.remove(request).unwrap().token.is_none());
             }
+            Decision::LockBroken { resource, run, part, .. } => self.broken(resource, *run, *part),
+            Decision::Ask { task, question } => {
+                let choices = &question.choices;
+                if let About::Failure(run) = &question.about {
+                    let required = self.tasks[task].step(*run).required;
+                    let hidden = choices.contains(&Choice::Ignore) || choices.contains(&Choice::Exclude);
+                    assert!(!required || !hidden, "a required step can be ignored");
+                    self.queued_runs.remove(run);
+                }
+                self.tasks.get_mut(task).unwrap().questions.insert(question.number, (**question).clone());
+            }
+            Decision::QuestionOver { task, question, answer } => {
+                if let Some(answer) = answer.as_ref().filter(|answer| answer.by == "the time limit") {
+                    self.answered(*task, *question, answer.choice);
+                }
+                assert!(self.tasks.get_mut(task).unwrap().questions.remove(question).is_some());
+            }
             Decision::TaskState { task, state } => self.task_state(*task, *state),
             Decision::StepState { task, step, state, .. } => self.step_state(*task, *step, *state),
-            Decision::RunState { run, state, .. } => {
-                assert!(state.is_final() && !self.running.contains_key(run));
+            Decision::RunState { run, state, .. } => self.run_state(*run, *state),
+            Decision::Retry { run, attempt, .. } => {
+                let step = self.tasks[&run.task].step(*run);
+                assert!(*attempt > 1 && step.retries > 0, "{run:?} is tried again unasked");
+                self.queued_runs.remove(run);
+                self.told.remove(&Subject::Run(*run));
             }
-            Decision::Waiting { subject, reason } => {
-                let before = self.told.insert(*subject, reason.clone());
-                assert_ne!(before.as_ref(), Some(reason), "told twice");
+            Decision::Excluded { task, machine, .. } => {
+                assert!(self.tasks[task].excluded.contains(machine), "{machine} is left out for no reason");
             }
-            Decision::TaskFinished { task, state, .. } => {
-                let books = self.tasks.remove(task).unwrap();
-                assert!(!self.running.keys().any(|run| run.task == *task), "a run outlives its task");
-                assert!(books.open_places.is_empty(), "a transfer outlives its task");
-                let expected = match (books.cancelled, books.failed) {
-                    (true, _) => TaskState::Cancelled,
-                    (_, true) => TaskState::Failed,
-                    _ => TaskState::Succeeded,
-                };
-                assert_eq!(*state, expected);
-            }
-        }
-    }
-
-    fn granted(&mut self, request: LockRequest, token: u64) {
-        if self.repeats == Some(request) && self.calls[&request].token.is_some() {
-            assert_eq!(self.calls[&request].token, Some(token), "asked again, granted otherwise");
-            return;
-        }
-        let Call { needs, order, token: None } = &self.calls[&request] else {
-            panic!("{request:?} is granted twice");
-        };
-        self.check_free(std::slice::from_ref(needs), "a call");
-        for (other, call) in &self.calls {
-            let overtaken =
-                call.token.is_none() && call.order < *order && call.needs.0 == needs.0 && clash(call.needs.1, needs.1);
-            assert!(!overtaken, "{request:?} overtakes {other:?}");
-        }
-        self.token(token);
-        self.calls.get_mut(&request).unwrap().token = Some(token);
-    }
-
-    fn check_start(&self, key: RunKey, machine: &Place) {
-        let books = &self.tasks[&key.task];
-        let step = &books.plan().steps[key.step as usize];
-        assert_eq!(books.state, Some(TaskState::Executing), "{key:?} starts in a task that does not execute");
-        assert_eq!(step.machine(key.place as usize), machine.as_ref());
-        assert_eq!(books.steps.get(&key.step), Some(&RunState::Running));
-        assert!(!books.failed_steps.contains(&key.step), "{key:?} starts although its step failed elsewhere");
-        let siblings = self.running.keys().filter(|run| (run.task, run.step) == (key.task, key.step));
-        let window = step.window.unwrap_or(u32::MAX).min(self.widest).max(1);
-        assert!(siblings.count() < window as usize, "{key:?} exceeds its window");
-        self.check_free(&needs(step, machine), "a run");
-        if step.needs_packages {
-            assert!(books.open_places.is_empty() && !books.lost_packages, "{key:?} starts before its packages");
-            let acquired = books.acquired.as_ref().expect("packages were acquired");
-            for later in books.plan().steps[key.step as usize..].iter().filter(|step| step.needs_packages) {
-                let mut places = (0..later.runs()).map(|place| later.machine(place).cloned());
-                let there = later.skip.is_some() || places.all(|place| acquired.contains(&place));
-                assert!(there, "{key:?} starts before the packages of step {}", later.name);
-            }
-        }
-    }
-
-    fn task_state(&mut self, id: TaskId, state: TaskState) {
-        let kind = self.tasks[&id].plan().kind;
-        let tag = self.tasks[&id].plan().concurrency_tag.clone();
-        if state == TaskState::Executing {
-            let cap = match kind {
-                PlanKind::Deployment => self.settings.task_cap,
-                PlanKind::Script => self.settings.script_cap,
-            };
-            let others = || self.tasks.values().filter(|books| books.executes());
-            assert!(others().filter(|books| books.plan().kind == kind).count() < cap.max(1) as usize, "over the cap");
-            let same_tag = |books: &&Books| tag.is_some() && books.plan().concurrency_tag == tag;
-            assert_eq!(others().filter(same_tag).count(), 0, "two tasks with one tag");
-            self.told.remove(&Subject::Task(id));
-        }
-        self.tasks.get_mut(&id).unwrap().state = Some(state);
-    }
-
-    fn step_state(&mut self, id: TaskId, index: u32, state: RunState) {
-        if state == RunState::Running {
-            let books = &self.tasks[&id];
-            let step = &books.plan().steps[index as usize];
-            let active = books.steps.values().filter(|state| **state == RunState::Running).count();
-            assert!(active < self.settings.steps_at_once.max(1) as usize, "too many steps at once");
-            assert!(step.skip.is_none() && !books.cancelled);
-            match step.condition {
-                RunCondition::Success => {
-                    assert!(!books.failed, "step {index} starts after a failure")
-                }
-                RunCondition::Failure => {
-                    assert!(books.failed, "step {index} starts without a failure")
-                }
-                RunCondition::Always => {}
-            }
-            let steps = &books.plan().steps;
-            let first = (0..=index as usize).rev().find(|at| steps[*at].start == StartTrigger::AfterPrevious);
-            for earlier in 0..first.unwrap_or(0) as u32 {
-                let ended = books.steps.get(&earlier).is_some_and(|state| state.is_final());
-                assert!(ended, "step {index} starts before step {earlier} ended");
-            }
-        }
-        let books = self.tasks.get_mut(&id).unwrap();
-        let before = books.steps.insert(index, state);
-        assert!(!before.is_some_and(RunState::is_final), "step {index} ends twice");
-    }
-
-    /// Between two events: nothing is stuck, every wait has a told and true reason, and what is open is known.
-    pub fn settled(&self, state: &State) {
-        let idle = self.running.is_empty() && self.tasks.values().all(|books| books.open_places.is_empty());
-        assert!(!idle || self.tasks.is_empty(), "nothing runs, and {:?} still wait", self.tasks.keys());
-        let waiting: BTreeMap<_, _> = state.waiting().into_iter().collect();
-        for (subject, reason) in &waiting {
-            assert_eq!(Some(reason), self.told.get(subject), "{subject:?} was told otherwise");
-            self.check_reason(*subject, reason, &waiting);
-        }
-        for (id, books) in &self.tasks {
-            let queued = books.state == Some(TaskState::Queued);
-            assert_eq!(waiting.contains_key(&Subject::Task(*id)), queued, "task {id}");
-        }
-        for (request, call) in &self.calls {
-            assert_eq!(waiting.contains_key(&Subject::Lock(*request)), call.token.is_none(), "{request:?}");
-        }
-        assert_eq!(state.open_decisions(), self.open());
-    }
-
-    fn check_reason(&self, subject: Subject, reason: &Reason, waiting: &BTreeMap<Subject, Reason>) {
-        let holder = reason.holder.expect("a holder");
-        let books = self.tasks.get(&holder).unwrap_or_else(|| panic!("{reason:?} names nobody"));
-        let behind = reason.text.contains(" behind ");
-        let own = || self.tasks[&subject.task()].plan().concurrency_tag.clone();
-        match reason.kind.as_str() {
-            "concurrency" => {
-                assert_eq!(books.plan().concurrency_tag, own());
-                assert_eq!(books.executes(), !behind, "{reason:?}");
-            }
-            "task-cap" => assert_eq!(books.executes(), !behind, "{reason:?}"),
-            "target-busy" | "lock" if behind => {
-                assert!(waiting.keys().any(|other| *other != subject && other.task() == holder), "{reason:?}");
-            }
-            "target-busy" | "lock" => {
-                let wants = self.wants(subject);
-                let holds = self.held().any(|(_, run, name, mode)| {
-                    run.task == holder && wants.iter().any(|(want, how)| *want == name && clash(*how, mode))
-                });
-                assert!(holds, "{subject:?} {reason:?}: task {holder} does not hold it");
-            }
-            "packages" => assert!(!books.open_places.is_empty()),
-            "window" | "step-window" => assert_eq!(holder, subject.task()),
-            other => panic!("unknown kind {other}"),
-        }
-    }
-
-    fn wants(&self, subject: Subject) -> Vec<(String, LockMode)> {
-        match subject {
-            Subject::Run(key) => {
-                let step = &self.tasks[&key.task].plan().steps[key.step as usize];
-                needs(step, &step.machine(key.place as usize).cloned())
-            }
-            Subject::Lock(request) => vec![self.calls[&request].needs.clone()],
-            _ => Vec::new(),
-        }
-    }
-
-    /// What was started and is not over, in the order in which recovery names it.
-    fn open(&self) -> Vec<Decision> {
-        let mut open = Vec::new();
-        for (id, books) in &self.tasks {
-            if !books.open_places.is_empty() {
-                open.push(Decision::Acquire {
-                    task: *id,
-                    machines: books.open_places.iter().flatten().cloned().collect(),
-                    server: books.open_places.contains(&None),
-                });
-                if books.stop_places {
-                    open.push(Decision::StopAcquire { task: *id });
+            Decision::Waiting { subject, cause } => {
+                let before = self.told.insert(*subject, cause.clone());
+                assert_ne!(before.as_ref(), Some(cause), "told twice");
+                if let (Subject::Run(run), Cause::Lock { .. } | Cause::Fence { .. } | Cause::Turn) = (subject, cause) {
+                    // One that runs and is to go on wants no lock.
+                    if !self.running.contains_key(run) {
+                        self.asked += 1;
+                        self.queued_runs.entry(*run).or_insert(self.asked);
+                    }
                 }
             }
-            for (key, run) in self.running.iter().filter(|(key, _)| key.task == *id) {
-                let (machine, token) = (run.machine.clone(), run.token);
-                open.push(Decision::StartRun { run: *key, machine, attempt: 1, token });
-                for (request, call) in self.calls.iter().filter(|(request, _)| request.run == *key) {
-                    let token = call.token.into_iter();
-                    open.extend(token.map(|token| Decision::GrantLock { request: *request, token }));
+            Decision::Deadlock { victim, .. } => self.deadlocks.push(*victim),
+            Decision::TaskFinished { task, state, .. } => self.task_finished(*task, *state),
+        }
+    }
+
+    fn broken(&mut self, resource: &Resource, run: RunKey, part: Part) {
+        let gone = |need: &Need| need.name == resource.as_str();
+        match part {
+            Part::Fence(_) => self.fences.entry(run).or_default().retain(|need| !gone(need)),
+            Part::Run => match self.running.get_mut(&run) {
+                Some(running) => running.needs.retain(|need| !gone(need)),
+                // Whoever had it and had not begun waits anew.
+                None => drop(self.told.remove(&Subject::Run(run))),
+            },
+            Part::Call(number) => {
+                if let Some(call) = self.calls.get_mut(&LockRequest { run, number }) {
+                    call.need.name = format!("broken:{resource}");
                 }
-                open.extend(run.stop.map(|kind| Decision::StopRun { run: *key, kind }));
+            }
+            Part::Step | Part::Task => {
+                let step = (part == Part::Step).then_some(run.step);
+                let holds = self.tasks.get_mut(&run.task).map(|books| &mut books.holds);
+                holds.into_iter().for_each(|holds| holds.retain(|held| held.step != step || !gone(&held.need)));
             }
         }
-        open
+    }
+
+    fn task_finished(&mut self, id: TaskId, state: TaskState) {
+        let books = self.tasks.remove(&id).unwrap();
+        self.ended.insert(id);
+        assert!(!self.running.keys().any(|run| run.task == id), "a run outlives its task");
+        assert!(books.questions.is_empty(), "a question outlives its task");
+        let queued = books.state == Some(TaskState::Queued);
+        match state {
+            TaskState::Cancelled => assert!(books.cancelled || books.plan().supersede.is_some()),
+            TaskState::TimedOut => assert!(queued && books.plan().expires_ms.is_some()),
+            TaskState::Failed => assert!(
+                books.failed
+                    || (queued && self.deadlocks.contains(&Subject::Task(id)))
+                    || (queued && books.plan().on_deadlock == windlass_scheduler::OnDeadlock::Ask),
+                "task {id} failed without a failure"
+            ),
+            TaskState::Succeeded => assert!(!books.failed && !books.cancelled, "task {id} succeeded in spite of all"),
+            other => panic!("task {id} ended as {other}"),
+        }
+        self.told.retain(|subject, _| subject.task() != id);
+        self.queued_runs.retain(|run, _| run.task != id);
+    }
+
+    fn run_state(&mut self, run: RunKey, state: RunState) {
+        assert!(state.is_final() && !self.running.contains_key(&run), "{run:?} ended while it runs");
+        self.told.remove(&Subject::Run(run));
+        self.queued_runs.remove(&run);
+        let books = self.tasks.get_mut(&run.task).unwrap();
+        let range = unit(books.plan(), run.step);
+        let off = |step: u32| books.steps.get(&step) == Some(&RunState::Skipped);
+        let last = (run.step + 1..range.end).all(off);
+        if last && let Some(lanes) = books.lanes.get_mut(&range.start) {
+            lanes.remove(&run.place);
+        }
+        let pardoned = |question: &windlass_scheduler::Question| question.about == About::Failure(run);
+        assert!(!books.questions.values().any(pardoned), "{run:?} ended before its question");
     }
 }

@@ -1,0 +1,335 @@
+//! Asking for locks, taking them, and giving them back.
+
+use super::{Claim, ClaimKey, Hold, IDLE, Lock, LockId, Locks, Need, Piece, Rank, until_bar};
+use crate::{resource::Resource, step::Want};
+
+impl Locks {
+    /// Asks for all of `wants` at once. Returns whether they are free; then the claim holds them.
+    pub fn ask(&mut self, key: ClaimKey, wants: &[Want], ticket: u64, token: u64) -> bool {
+        let Some(claim) = self.claim(key, wants, ticket) else {
+            return true;
+        };
+        let free = claim
+            .pieces()
+            .all(|piece| self.lock(piece.lock).is_none_or(|lock| lock.admits(piece.rank, key, piece.need)));
+        // What is free at once, and mostly it is, never sees the queues.
+        if !free {
+            self.enqueue(key, &claim);
+        }
+        self.claims.insert(key, claim);
+        if free {
+            self.take(key, token);
+        }
+        free
+    }
+
+    /// Waiting claims whose blocker may be another one than at the last call.
+    pub fn take_touched(&mut self) -> Vec<ClaimKey> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// A claim with its place in the order of each of its resources.
+    fn claim(&mut self, key: ClaimKey, wants: &[Want], ticket: u64) -> Option<Claim> {
+        let mut pieces = wants.iter().map(|want| {
+            let (id, need) = (self.id(&want.resource), Need::of(want));
+            let mut rank = Rank::normal(ticket);
+            if let Some(lock) = self.locks.get(id as usize) {
+                if lock.is_idle() {
+                    self.idle = self.idle.saturating_sub(1);
+                }
+                if lock.holders.iter().any(|hold| hold.key.covers(key.run) && hold.need.includes(need)) {
+                    rank = Rank::front(ticket);
+                }
+            }
+            Piece { lock: id, need, rank }
+        });
+        let first = pieces.next()?;
+        Some(Claim { first, rest: pieces.collect(), ticket, held: false })
+    }
+
+    /// Puts a claim into the queues of its resources.
+    fn enqueue(&mut self, key: ClaimKey, claim: &Claim) {
+        for piece in claim.pieces() {
+            if let Some(lock) = self.locks.get_mut(piece.lock as usize) {
+                self.touched.extend(until_bar(lock.queue.range(piece.rank..)));
+                lock.queue.insert(piece.rank, (key, piece.need));
+            }
+        }
+    }
+
+    /// Puts a holder back as it was stored, or lets a group hold what one of its runs has taken.
+    pub fn hold(&mut self, key: ClaimKey, want: &Want, token: u64) {
+        let (id, need) = (self.id(&want.resource), Need::of(want));
+        let Some(lock) = self.locks.get_mut(id as usize) else {
+            return;
+        };
+        if lock.is_idle() {
+            self.idle = self.idle.saturating_sub(1);
+        }
+        match lock.holders.iter_mut().find(|hold| hold.key == key) {
+            Some(hold) => hold.need = stronger(hold.need, need),
+            None => lock.holders.push(Hold { key, need, token }),
+        }
+        in_order(&mut lock.holders);
+        let piece = Piece { lock: id, need, rank: Rank::normal(token) };
+        let claim = self.claims.entry(key).or_insert_with(|| Claim {
+            first: piece.clone(),
+            rest: Vec::new(),
+            ticket: token,
+            held: true,
+        });
+        if claim.pieces().all(|piece| piece.lock != id) {
+            claim.rest.push(piece);
+        }
+    }
+
+    /// Puts a waiting claim back as it was stored.
+    pub fn wait(&mut self, key: ClaimKey, wants: &[Want], ticket: u64) {
+        if let Some(claim) = self.claim(key, wants, ticket) {
+            self.enqueue(key, &claim);
+            self.claims.insert(key, claim);
+        }
+    }
+
+    /// Places in queues that are not in the order of asking, to be stored.
+    pub fn odd_ranks(&self) -> Vec<(ClaimKey, Resource, Rank)> {
+        let mut odd: Vec<_> = self
+            .claims
+            .iter()
+            .filter(|(_, claim)| !claim.held)
+            .flat_map(|(key, claim)| {
+                let normal = Rank::normal(claim.ticket);
+                let changed = claim.pieces().filter(move |piece| piece.rank != normal);
+                changed.filter_map(|piece| Some((*key, self.lock(piece.lock)?.name.clone(), piece.rank)))
+            })
+            .collect();
+        odd.sort();
+        odd
+    }
+
+    /// Moves a waiting claim to a place in one queue.
+    pub fn set_rank(&mut self, key: ClaimKey, resource: &Resource, rank: Rank) {
+        let Some(id) = self.names.get(resource.as_str()).copied() else {
+            return;
+        };
+        let Some(claim) = self.claims.get_mut(&key).filter(|claim| !claim.held) else {
+            return;
+        };
+        for piece in claim.pieces_mut().filter(|piece| piece.lock == id) {
+            if let Some(lock) = self.locks.get_mut(id as usize) {
+                lock.queue.remove(&piece.rank);
+                lock.queue.insert(rank, (key, piece.need));
+            }
+            piece.rank = rank;
+        }
+    }
+
+    /// Puts a waiting claim before another one in the queue of a resource, and grants what that allows.
+    pub fn overtake(&mut self, key: ClaimKey, resource: &Resource, other: ClaimKey) -> Vec<ClaimKey> {
+        let mut granted = Vec::new();
+        let id = self.names.get(resource.as_str()).copied();
+        let place = |claim: &Claim| claim.pieces().find(|piece| Some(piece.lock) == id).map(|piece| piece.rank);
+        let rank = self.claims.get(&other).and_then(place);
+        let ticket = self.claims.get(&key).map(|claim| claim.ticket);
+        if let (Some(id), Some(rank), Some(ticket)) = (id, rank, ticket) {
+            self.set_rank(key, resource, Rank { rank: rank.rank - 1, passed: true, ticket });
+            self.touched.extend([key, other]);
+            self.wake(id, &mut granted);
+        }
+        granted
+    }
+
+    /// Moves the waiting claims that a new group holder covers to the front of a queue.
+    pub fn prefer_members(&mut self, group: ClaimKey, resource: &Resource) -> Vec<ClaimKey> {
+        let mut granted = Vec::new();
+        let Some(id) = self.names.get(resource.as_str()).copied() else {
+            return granted;
+        };
+        let lock = self.locks.get(id as usize);
+        let held = lock.and_then(|lock| lock.holders.iter().find(|hold| hold.key == group)).map(|hold| hold.need);
+        let queue = lock.map(|lock| &lock.queue);
+        let members: Vec<_> = queue
+            .into_iter()
+            .flatten()
+            .filter(|(rank, (key, need))| {
+                let included = held.is_some_and(|held| held.includes(*need));
+                included && group.covers(key.run) && rank.rank > 0
+            })
+            .map(|(rank, (key, _))| (*key, rank.ticket))
+            .collect();
+        for (key, ticket) in &members {
+            self.set_rank(*key, resource, Rank::front(*ticket));
+            self.touched.push(*key);
+        }
+        if !members.is_empty() {
+            self.wake(id, &mut granted);
+        }
+        granted
+    }
+
+    /// Gives a claim's locks back, or its places in the queues.
+    pub fn release(&mut self, key: ClaimKey) -> Vec<ClaimKey> {
+        let mut granted = Vec::new();
+        let Some(claim) = self.claims.remove(&key) else {
+            return granted;
+        };
+        for piece in claim.pieces() {
+            let Some(lock) = self.locks.get_mut(piece.lock as usize) else {
+                continue;
+            };
+            lock.holders.retain(|hold| hold.key != key);
+            if !claim.held && lock.queue.remove(&piece.rank).is_some() {
+                self.touched.extend(until_bar(lock.queue.range(piece.rank..)));
+            }
+        }
+        let mut locks: Vec<_> = claim.pieces().map(|piece| piece.lock).collect();
+        if locks.len() > 1 {
+            // By name: the numbers of locks are not the same after a restart.
+            locks.sort_by(|a, b| self.lock(*a).map(|lock| &lock.name).cmp(&self.lock(*b).map(|lock| &lock.name)));
+        }
+        for lock in locks {
+            self.wake(lock, &mut granted);
+            self.retire(lock);
+        }
+        granted
+    }
+
+    /// Takes one resource away from a holder.
+    pub fn take_away(&mut self, key: ClaimKey, resource: &Resource) -> Vec<ClaimKey> {
+        let mut granted = Vec::new();
+        let Some(id) = self.names.get(resource.as_str()).copied() else {
+            return granted;
+        };
+        if let Some(lock) = self.locks.get_mut(id as usize) {
+            lock.holders.retain(|hold| hold.key != key);
+        }
+        if let Some(claim) = self.claims.get_mut(&key) {
+            claim.rest.retain(|piece| piece.lock != id);
+            if claim.first.lock == id {
+                match claim.rest.is_empty() {
+                    true => drop(self.claims.remove(&key)),
+                    false => claim.first = claim.rest.remove(0),
+                }
+            }
+        }
+        self.wake(id, &mut granted);
+        self.retire(id);
+        granted
+    }
+
+    /// Grants what can be granted on a lock, and on those that whoever was granted waited for too: it no longer
+    /// bars anybody there.
+    fn wake(&mut self, id: LockId, granted: &mut Vec<ClaimKey>) {
+        let mut locks = vec![id];
+        // Each round grants one claim or finishes one lock; a claim adds its own locks once.
+        while let Some(id) = locks.last().copied() {
+            let Some(next) = self.lock(id).and_then(|lock| lock.front().find(|key| self.grantable(*key))) else {
+                locks.pop();
+                if let Some(lock) = self.locks.get(id as usize) {
+                    self.touched.extend(lock.front());
+                }
+                continue;
+            };
+            self.take(next, 0);
+            granted.push(next);
+            let others = self.claims.get(&next).into_iter().flat_map(Claim::pieces).map(|piece| piece.lock);
+            let before = locks.len();
+            locks.extend(others.filter(|other| *other != id));
+            if let Some(added) = locks.get_mut(before..).filter(|added| added.len() > 1) {
+                let names = &self.locks;
+                added.sort_by_key(|id| names.get(*id as usize).map(|lock| &lock.name));
+            }
+        }
+    }
+
+    fn grantable(&self, key: ClaimKey) -> bool {
+        self.claims.get(&key).is_some_and(|claim| {
+            claim
+                .pieces()
+                .all(|piece| self.lock(piece.lock).is_none_or(|lock| lock.admits(piece.rank, key, piece.need)))
+        })
+    }
+
+    fn take(&mut self, key: ClaimKey, token: u64) {
+        let Some(claim) = self.claims.get_mut(&key) else {
+            return;
+        };
+        claim.held = true;
+        for piece in claim.pieces() {
+            if let Some(lock) = self.locks.get_mut(piece.lock as usize) {
+                lock.queue.remove(&piece.rank);
+                lock.holders.push(Hold { key, need: piece.need, token });
+                self.touched.extend(lock.front());
+            }
+        }
+    }
+
+    /// Notes the token under which a claim holds.
+    pub fn set_token(&mut self, key: ClaimKey, token: u64) {
+        let Some(claim) = self.claims.get(&key) else {
+            return;
+        };
+        for piece in claim.pieces() {
+            if let Some(lock) = self.locks.get_mut(piece.lock as usize)
+                && let Some(hold) = lock.holders.iter_mut().find(|hold| hold.key == key)
+            {
+                hold.token = token;
+                in_order(&mut lock.holders);
+            }
+        }
+    }
+
+    pub(super) fn lock(&self, id: LockId) -> Option<&Lock> {
+        self.locks.get(id as usize)
+    }
+
+    fn id(&mut self, resource: &Resource) -> LockId {
+        if let Some(id) = self.names.get(resource.as_str()) {
+            return *id;
+        }
+        let lock = Lock { name: resource.clone(), holders: Vec::new(), queue: std::collections::BTreeMap::new() };
+        self.idle += 1;
+        let id = match self.free.pop() {
+            Some(id) => {
+                if let Some(place) = self.locks.get_mut(id as usize) {
+                    *place = lock;
+                }
+                id
+            }
+            None => {
+                self.locks.push(lock);
+                self.locks.len() as LockId - 1
+            }
+        };
+        self.names.insert(resource.shared(), id);
+        id
+    }
+
+    /// Notes that a lock may be idle, and forgets the idle ones when there are many.
+    fn retire(&mut self, id: LockId) {
+        if !self.lock(id).is_some_and(Lock::is_idle) {
+            return;
+        }
+        self.idle += 1;
+        if self.idle > IDLE + self.names.len() / 2 {
+            let locks = &self.locks;
+            let idle = |id: &LockId| locks.get(*id as usize).is_some_and(Lock::is_idle);
+            let gone: Vec<_> = self.names.values().copied().filter(idle).collect();
+            self.names.retain(|_, id| !locks.get(*id as usize).is_some_and(Lock::is_idle));
+            self.free.extend(gone);
+            self.idle = 0;
+        }
+    }
+}
+
+/// Holders in the order in which they took the lock; those whose token is not known yet come last.
+fn in_order(holders: &mut [Hold]) {
+    if holders.len() > 1 {
+        holders.sort_by_key(|hold| (if hold.token == 0 { u64::MAX } else { hold.token }, hold.key));
+    }
+}
+
+fn stronger(a: Need, b: Need) -> Need {
+    let of = if a.of == 0 || b.of == 0 { a.of.max(b.of) } else { a.of.min(b.of) };
+    Need { mode: a.mode.min(b.mode), units: a.units.max(b.units), of }
+}
