@@ -24,7 +24,7 @@ use crate::{
     error::EngineError,
     events::Hub,
     records::{COUNTERS, DURATIONS, EVENTS, MACHINE_TASKS, RUNS, SNAPSHOT, STEPS, StoredEvent, StoredSnapshot, TASKS},
-    scheduling::{Learnt, learnt_key},
+    scheduling::{Learnt, learnt, learnt_key},
 };
 
 /// Events that may wait for the driver; who sends more waits.
@@ -563,26 +563,6 @@ impl Driver {
             EVENTS.delete(&mut turn.batch, &Key::of_id(number), parts);
         }
         Ok(())
-    }
-}
-
-/// What is known of how long steps take.
-async fn learnt(store: &dyn Store) -> Result<HashMap<(String, String), Learnt>, StoreError> {
-    let mut known = HashMap::new();
-    let mut scan = DURATIONS.all();
-    loop {
-        let page = DURATIONS.scan(store, scan.clone()).await?;
-        let last = page.records.last().map(|record| record.key.clone());
-        for record in &page.records {
-            let mut parts = Key::parts(&record.key);
-            if let (Some(project), Some(node)) = (parts.text(), parts.text()) {
-                known.insert((project.to_owned(), node.to_owned()), record.value);
-            }
-        }
-        match last {
-            Some(last) if page.more => scan = scan.after(last),
-            _ => return Ok(known),
-        }
     }
 }
 

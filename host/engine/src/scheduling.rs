@@ -1,6 +1,6 @@
 //! What people ask of the scheduler: why, who holds what, questions, and what would happen.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use windlass_model::{
@@ -16,7 +16,7 @@ use windlass_scheduler::{
     Answer, Choice, Event, LockHolder, Part, Question, Resource, RunKey, State, Subject, TaskPlan,
     forecast::{Durations, Forecast, HORIZON, forecast},
 };
-use windlass_store::{Batch, Key};
+use windlass_store::{Batch, Key, Store, StoreError};
 
 use crate::{
     board::node_of,
@@ -260,14 +260,14 @@ pub async fn move_to_top(services: &Services, task: TaskId) -> Result<windlass_m
 
 /// Durations of earlier runs, by project and node.
 struct History {
-    learnt: BTreeMap<(String, String), u64>,
+    learnt: HashMap<(String, String), Learnt>,
 }
 
 impl History {
     /// What is known of a project's runs.
     fn of(&self, plan: &TaskPlan, node: &str) -> Option<u64> {
         let project = plan.concurrency_tag.as_ref()?.split('/').next()?.to_lowercase();
-        self.learnt.get(&(project, node.to_lowercase())).copied()
+        self.learnt.get(&(project, node.to_lowercase())).map(|learnt| learnt.mean_ms)
     }
 }
 
@@ -287,21 +287,25 @@ impl Durations for History {
     }
 }
 
-async fn history(services: &Services) -> Result<History, EngineError> {
-    let mut learnt = BTreeMap::new();
+/// What is known of how long steps take, by project and node.
+///
+/// # Errors
+/// When the store stopped or a record does not decode.
+pub async fn learnt(store: &dyn Store) -> Result<HashMap<(String, String), Learnt>, StoreError> {
+    let mut known = HashMap::new();
     let mut scan = DURATIONS.all();
     loop {
-        let page = DURATIONS.scan(&*services.shared.store, scan.clone()).await?;
+        let page = DURATIONS.scan(store, scan.clone()).await?;
         let last = page.records.last().map(|record| record.key.clone());
         for record in &page.records {
             let mut parts = Key::parts(&record.key);
             if let (Some(project), Some(node)) = (parts.text(), parts.text()) {
-                learnt.insert((project.to_string(), node.to_string()), record.value.mean_ms);
+                known.insert((project.to_owned(), node.to_owned()), record.value);
             }
         }
         match last {
             Some(last) if page.more => scan = scan.after(last),
-            _ => return Ok(History { learnt }),
+            _ => return Ok(known),
         }
     }
 }
@@ -313,7 +317,7 @@ async fn history(services: &Services) -> Result<History, EngineError> {
 pub async fn plan(services: &Services, request: DeployRequest) -> Result<PlanView, EngineError> {
     let release = releases::get(services, &request.project, request.version.as_deref()).await?;
     let (id, plan) = tasks::prepare_deployment(services, request).await?.into_plan();
-    let history = history(services).await?;
+    let history = History { learnt: learnt(&*services.shared.store).await? };
     let now = services.shared.clock.now_ms();
     let state = services.driver.look(State::clone).await?;
     let own = plan.clone();
