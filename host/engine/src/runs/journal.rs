@@ -6,13 +6,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use windlass_effects::{Answer, Effect, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome};
+use windlass_effects::{Answer, Effect, EffectClass, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome};
 use windlass_model::RunId;
 use windlass_scheduler::{Event, LockRequest, RunKey};
-use windlass_store::{Batch, Key};
+use windlass_store::{Batch, Key, failpoint};
 
 use super::context::{TaskContext, output_place};
 use crate::{
+    gate::Pass,
     records::{JOURNAL, OUTPUTS, StoredOutput, StoredValue, run_key},
     services::Services,
     tasks,
@@ -28,6 +29,8 @@ pub struct StoredJournal {
     machine: Option<String>,
     /// Which wish a lock's token belongs to.
     locks: Mutex<HashMap<u64, u64>>,
+    /// Effects under way that must not be cut off: nobody could know their outcome.
+    open: Mutex<HashMap<u64, Pass>>,
 }
 
 /// Reads what is recorded of a run.
@@ -58,7 +61,7 @@ impl StoredJournal {
                 _ => None,
             })
             .collect();
-        Self { services, context, run, id, step, machine, locks: Mutex::new(locks) }
+        Self { services, context, run, id, step, machine, locks: Mutex::new(locks), open: Mutex::default() }
     }
 
     fn key(&self, index: u64) -> Key {
@@ -67,6 +70,15 @@ impl StoredJournal {
 
     fn put(&self, batch: &mut Batch, entry: &Entry) -> Result<(), String> {
         JOURNAL.put(batch, self.key(entry.index), entry).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Where a test may end the process: around each record of each effect of each run.
+    fn point(&self, entry: &Entry, moment: &str) {
+        failpoint::pass(|| {
+            let place = self.machine.as_deref().unwrap_or("server");
+            let state = if entry.state == EntryState::Started { "started" } else { "answered" };
+            format!("journal/{}/{place}/{} {}/{state}/{moment}", self.step, entry.index, entry.effect)
+        });
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), String> {
@@ -139,6 +151,10 @@ impl StoredJournal {
 #[async_trait]
 impl JournalStore for StoredJournal {
     async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
+        let pass = match &entry.state {
+            EntryState::Started => Some(self.services.gate.pass().await),
+            EntryState::Answered(_) => None,
+        };
         if let EntryState::Answered(Ok(Outcome::Lock(grant))) = &entry.state {
             self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(grant.token, entry.index);
         }
@@ -146,14 +162,29 @@ impl JournalStore for StoredJournal {
         if !durable {
             batch.relaxed();
         }
-        match self.put(&mut batch, entry) {
-            Ok(()) => {}
-            Err(error) => return Err(error),
-        }
-        self.commit(batch).await
+        self.put(&mut batch, entry)?;
+        self.point(entry, "before");
+        self.commit(batch).await?;
+        self.point(entry, "recorded");
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match pass.filter(|_| entry.class == EffectClass::Untracked) {
+            Some(pass) => open.insert(entry.index, pass),
+            None => open.remove(&entry.index),
+        };
+        Ok(())
     }
 
     async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
+        let _pass = self.services.gate.pass().await;
+        self.point(&entry, "before");
+        let done = self.perform_local(entry.clone(), effect).await;
+        self.point(&entry, "recorded");
+        done
+    }
+}
+
+impl StoredJournal {
+    async fn perform_local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
         match effect {
             Effect::Output { name, value, sensitive } => {
                 // Ordered before the end of the run, which is durable.
