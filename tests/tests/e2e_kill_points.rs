@@ -84,6 +84,7 @@ async fn begin(stage: &mut Stage, version: &str, done: &Path) -> Anything<TaskId
     // Made for what it sets up in this process, on which the plain one relies.
     let _client = stage.site.client()?;
     let http = reqwest::Client::new();
+    let since = Instant::now();
     loop {
         let url = format!("{}/api/v1/scripts/run", stage.site.server.url());
         let request = http.request(Method::POST, url).bearer_auth(stage.site.server.token());
@@ -92,6 +93,8 @@ async fn begin(stage: &mut Stage, version: &str, done: &Path) -> Anything<TaskId
         match told.await {
             Ok(task) => return Ok(TaskId(task["id"].as_u64().ok_or(format!("refused: {task:#}"))?)),
             Err(_) if stage.site.server.has_ended()?.is_some() => up(stage, done)?,
+            // A link ends a little before its process does.
+            Err(_) if since.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(20)).await,
             Err(error) => return Err(error.into()),
         }
     }
