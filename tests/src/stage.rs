@@ -41,7 +41,7 @@ const STEPS: &str = r##"
   - name: web
     uses: deploy-package@1
     on: { role: web }
-    with: { package: shop-web, substitute: ["app.conf"] }
+    with: { package: shop-web, substitute: ["app.conf"], keep: 1 }
   - name: left
     uses: run-script@1
     on: { role: web }
@@ -276,6 +276,8 @@ async fn logs(
             .into_iter()
             .map(|line| format!("{:?} {}", line.level, line.text.replace(version, "VERSION")))
             .collect();
+        // Which version has become one too many is another one each time.
+        lines.retain(|line| !line.contains("[deploy-package] removed "));
         if node == PACKAGES_NODE {
             lines.retain(|line| line.contains(" holds ") || line.contains(" has "));
             lines = lines
