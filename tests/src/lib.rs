@@ -7,4 +7,6 @@ pub mod server;
 pub mod shop;
 pub mod site;
 pub mod sshd;
+pub mod stage;
 pub mod terminal;
+pub mod writer;
