@@ -127,6 +127,7 @@ fn machine(number: usize, target: &Sshd) -> Anything<Machine> {
             auth: SshAuth::KeyFile { path: target.login_key_path().display().to_string(), passphrase_env: None },
             host_key: Some(target.host_key().into()),
             home: Some(target.home().join("windlass").display().to_string()),
+            reconnect_seconds: None,
         },
         disabled: false,
     })
