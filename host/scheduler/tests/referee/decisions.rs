@@ -92,7 +92,13 @@ impl Referee {
         if self.running.contains_key(&run) {
             return;
         }
-        if matches!(cause, Cause::Lock { .. } | Cause::Fence { .. } | Cause::Turn) {
+        // One that closes a deadlock at once is told what is asked, and waits for locks all the same.
+        let deadlock = |number: &u64| {
+            let asked = self.tasks[&run.task].questions.get(number);
+            asked.is_some_and(|question| question.about == About::Deadlock(subject))
+        };
+        let closes = matches!(cause, Cause::Person { question } if deadlock(question));
+        if closes || matches!(cause, Cause::Lock { .. } | Cause::Fence { .. } | Cause::Turn) {
             self.asked += 1;
             let queued = Queued { order: self.asked, since_ms: self.now };
             self.queued_runs.entry(run).or_insert(queued);

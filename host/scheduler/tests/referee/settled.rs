@@ -38,11 +38,18 @@ impl Referee {
         for (id, _, progress) in state.tasks() {
             for (step, steps) in progress.steps.iter().enumerate() {
                 let (step, waits) = (step as u32, steps.state == RunState::Waiting && steps.runs.is_empty());
-                assert!(!waits || waiting.contains_key(&Subject::Step(id, step)), "step {step} of task {id} waits untold");
+                assert!(
+                    !waits || waiting.contains_key(&Subject::Step(id, step)),
+                    "step {step} of task {id} waits untold"
+                );
                 for (place, run) in steps.runs.iter().enumerate() {
                     let key = RunKey { task: id, step, place: place as u32 };
                     let waits = run.phase.is_open() && run.phase != Phase::Running;
-                    assert!(!waits || waiting.contains_key(&Subject::Run(key)), "{key:?} waits untold: {:?}", run.phase);
+                    assert!(
+                        !waits || waiting.contains_key(&Subject::Run(key)),
+                        "{key:?} waits untold: {:?}",
+                        run.phase
+                    );
                 }
             }
         }
