@@ -39,7 +39,7 @@ pub(crate) fn uploads(ticket: &Ticket, spec: &CommandSpec, key: &str) -> Vec<Upl
 }
 
 /// The request that starts `spec` under `ticket`, at most once.
-pub(crate) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) -> String {
+pub(super) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) -> String {
     let mut code = String::from("_w_env() {\n");
     let folder = spec.cwd.as_deref().map_or_else(
         || "cd \"$HOME\" 2>/dev/null\n".to_owned(),
@@ -80,7 +80,7 @@ pub(crate) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) ->
 }
 
 /// A fence as the runner keeps it: one length for all tokens, so that they sort as numbers do.
-fn mark(fence: &Fence) -> String {
+pub(super) fn mark(fence: &Fence) -> String {
     let exclusive = if fence.exclusive { "!" } else { "" };
     let resource = crate::files::sha256_hex(fence.resource.as_bytes());
     format!("{exclusive}{}+{:020}", resource.get(..32).unwrap_or_default(), fence.token)
