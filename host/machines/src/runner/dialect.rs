@@ -245,7 +245,7 @@ mod tests {
         let line = Dialect::PowerShell.start(3, &ticket, &spec);
         let encoded = line.strip_prefix("_w_start 3 '7.web.1' '").and_then(|rest| rest.strip_suffix("'\n")).unwrap();
         let json = String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap();
-        insta::assert_snapshot!(json, @"");
+        insta::assert_snapshot!(json, @r#"{"program":"pwsh","call":["-NoLogo","-NoProfile","-NonInteractive","-File"],"ext":".ps1","script":"Write-Output 'hi'\n","args":[],"env":{"A":"x"},"cwd":null,"stdin":"","cap":16384,"fence":""}"#);
         let command = Dialect::PowerShell.command();
         assert!(!command.contains(['$', '"', '\'', '%']) && command.len() < 1000, "any login shell: {command}");
         let boot = Dialect::PowerShell.boot("N", "k", Some("C:\\it's"));
