@@ -15,7 +15,10 @@ use windlass_model::{
     RunState, TaskId, TaskKind,
     task::{PACKAGES_NODE, Reason, TaskChange, TaskDetail, step_node},
 };
-use windlass_scheduler::{Decision, Event, LockRequest, RunKey, Settings, State, StopKind, Subject, progress::Resume};
+use windlass_scheduler::{
+    Decision, Event, LockRequest, RunKey, Settings, State, StopKind, Subject, WaitOn,
+    progress::{Phase, Resume, RunProgress, Suspended},
+};
 use windlass_store::{Batch, Key, Store, StoreError};
 
 use crate::{
@@ -23,7 +26,9 @@ use crate::{
     clock::Clock,
     error::EngineError,
     events::Hub,
-    records::{COUNTERS, DURATIONS, EVENTS, MACHINE_TASKS, RUNS, SNAPSHOT, STEPS, StoredEvent, StoredSnapshot, TASKS},
+    records::{
+        COUNTERS, DURATIONS, EVENTS, MACHINE_TASKS, RESUMES, RUNS, SNAPSHOT, STEPS, StoredEvent, StoredSnapshot, TASKS,
+    },
     scheduling::{Learnt, learnt, learnt_key},
 };
 
@@ -122,8 +127,6 @@ pub struct Shared {
     pub generation: watch::Sender<u64>,
     /// Runs that wait for a named lock.
     pub locks: Mutex<HashMap<LockRequest, oneshot::Sender<Result<u64, String>>>>,
-    /// Runs that wait for something else, and are told when to go on.
-    pub resumes: Mutex<HashMap<RunKey, oneshot::Sender<Resume>>>,
 }
 
 impl Shared {
@@ -219,7 +222,7 @@ impl Driver {
         EVENTS.clear(&*self.shared.store, &mut turn.batch).await?;
         self.since.clear();
         self.put_snapshot(&mut turn)?;
-        turn.acts.extend(self.state.open_decisions());
+        turn.acts.extend(self.open_decisions());
         self.finish(turn).await.map_err(EngineError::from)
     }
 
@@ -315,6 +318,7 @@ impl Driver {
             if let Some((task, node)) = ended {
                 self.learn(turn, task, now, &node)?;
             }
+            self.keep_resume(turn, &decision)?;
             self.tell(turn, now, &plans, &decision);
             match decision {
                 Decision::TaskFinished { task, .. } => turn.finished.push(task),
@@ -327,6 +331,27 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what a suspended run is told when it goes on, with the event that says so: it is started only later.
+    fn keep_resume(&self, turn: &mut Turn, decision: &Decision) -> Result<(), StoreError> {
+        let (run, resume) = match decision {
+            Decision::ResumeRun { run, answer, error } if answer.is_some() || error.is_some() => {
+                (*run, Resume { answer: answer.clone(), error: error.clone() })
+            }
+            Decision::RefuseLock { request, error } if !self.locks().contains_key(request) => {
+                (request.run, Resume { answer: None, error: Some(error.clone()) })
+            }
+            _ => return Ok(()),
+        };
+        match self.state.run_id(run) {
+            Some(id) => RESUMES.put(&mut turn.batch, id.as_str(), &resume),
+            None => Ok(()),
+        }
+    }
+
+    fn locks(&self) -> std::sync::MutexGuard<'_, HashMap<LockRequest, oneshot::Sender<Result<u64, String>>>> {
+        self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes how far the package barrier is: the scheduler knows only that it is not open yet.
@@ -478,12 +503,12 @@ impl Driver {
         for (task, at_ms, change) in turn.changes {
             self.shared.hub.publish(task, at_ms, change);
         }
-        for done in turn.done {
-            // Whoever asked may have gone away.
-            let _ = done.send(());
-        }
         for act in turn.acts {
             self.act(act);
+        }
+        // Whoever asked may have gone away. What their event decided is done: a run need not wait for it.
+        for done in turn.done {
+            let _ = done.send(());
         }
         for task in turn.finished {
             self.ahead.remove(task);
@@ -497,27 +522,62 @@ impl Driver {
     }
 
     fn act(&self, decision: Decision) {
-        if let Decision::ResumeRun { run, answer, error } = decision {
-            let waiter = self.shared.resumes.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
-            if let Some(waiter) = waiter {
-                // A run that is being stopped no longer listens.
-                let _ = waiter.send(Resume { answer, error });
-            }
-            return;
-        }
         let answer = match &decision {
             Decision::GrantLock { request, token } => Some((*request, Ok(*token))),
             Decision::RefuseLock { request, error } => Some((*request, Err(error.clone()))),
             _ => None,
         };
-        let Some((request, answer)) = answer else {
-            return self.actor.act(decision);
-        };
-        let waiter = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(&request);
-        if let Some(waiter) = waiter {
-            // A run that stopped waiting has sent its own release.
-            let _ = waiter.send(answer);
+        if let Some((request, answer)) = answer {
+            let waiter = self.locks().remove(&request);
+            match waiter {
+                // A run that stopped waiting has sent its own release.
+                Some(waiter) => drop(waiter.send(answer)),
+                None => self.start_again(request.run),
+            }
+            return;
         }
+        match decision {
+            Decision::ResumeRun { run, .. } => self.start_again(run),
+            Decision::StopRun { run, .. } => {
+                self.actor.act(decision);
+                // It has to be there to stop in good order.
+                if self.is_suspended(run) {
+                    self.start_again(run);
+                }
+            }
+            _ => self.actor.act(decision),
+        }
+    }
+
+    fn is_suspended(&self, run: RunKey) -> bool {
+        let known = run_progress(&self.state, run);
+        known.is_some_and(|known| known.phase == Phase::Running && !known.works())
+    }
+
+    /// Starts a run that was suspended, if it still is to run.
+    fn start_again(&self, run: RunKey) {
+        let Some((plan, _)) = self.state.task(run.task) else { return };
+        let Some(known) = run_progress(&self.state, run).filter(|known| known.phase == Phase::Running) else { return };
+        let own = plan.steps.get(run.step as usize).and_then(|step| step.machine(run.place as usize));
+        let machine = own.or(known.worker.as_ref()).cloned();
+        self.actor.act(Decision::StartRun { run, machine, attempt: known.attempt, token: known.token });
+    }
+
+    /// What is to be done after a restart. Runs that the scheduler wakes by itself stay suspended.
+    fn open_decisions(&self) -> Vec<Decision> {
+        let sleeps = |run: &RunKey| {
+            let watches = |waits: &Suspended| waits.ready.is_none() && matches!(waits.on, WaitOn::Other(_));
+            let known = run_progress(&self.state, *run);
+            self.is_suspended(*run) && !known.and_then(|known| known.waits.as_ref()).is_some_and(watches)
+        };
+        let mut open = self.state.open_decisions();
+        open.retain(|decision| match decision {
+            Decision::StartRun { run, .. } => !sleeps(run),
+            // Whoever runs asks again and is answered.
+            Decision::GrantLock { .. } => false,
+            _ => true,
+        });
+        open
     }
 
     /// Writes every view that this turn changed, once.
@@ -564,6 +624,10 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+fn run_progress(state: &State, run: RunKey) -> Option<&RunProgress> {
+    state.task(run.task)?.1.steps.get(run.step as usize)?.runs.get(run.place as usize)
 }
 
 fn running(node: String) -> TaskChange {

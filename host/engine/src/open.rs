@@ -25,9 +25,14 @@ use crate::{
     logs::Logs,
     plugins::Registry,
     restored,
+    runs::Offline,
     services::Services,
     vault::Vault,
+    watches::{Watches, watch},
 };
+
+/// Longest outage of a machine through which a run keeps its guest.
+const HOLD: Duration = Duration::from_secs(20);
 
 /// How to open an engine.
 pub struct EngineConfig {
@@ -92,8 +97,10 @@ impl Engine {
             hub: Hub::new(config.clock.now_ms().saturating_mul(1000)),
             generation: watch::Sender::new(0),
             locks: Mutex::default(),
-            resumes: Mutex::default(),
         });
+        // A run holds its guest for a short outage only; a longer one suspends it.
+        let patience = config.machines.reconnect_for;
+        let machines = windlass_machines::Config { reconnect_for: patience.min(HOLD), ..config.machines };
         let (driver, inputs) = queue();
         let feed = Arc::new(Feed::new(Arc::clone(&store)));
         let packages = Repository::open(RepositoryConfig::new(data.join("packages")), Arc::clone(&feed) as _)
@@ -104,7 +111,7 @@ impl Engine {
             driver,
             logs: Logs::new(Arc::clone(&shared)),
             vault,
-            machines: Machines::new(config.machines),
+            machines: Machines::new(machines),
             packages,
             feed,
             plugins: Registry::default(),
@@ -118,6 +125,8 @@ impl Engine {
             held: Mutex::default(),
             http: http_client()?,
             contexts: Mutex::default(),
+            watches: Watches::default(),
+            offline: Offline::new(patience),
             numbers: Arc::default(),
         });
         let hands = Arc::new(Hands::default());
@@ -133,7 +142,8 @@ impl Engine {
         let actor = Arc::new(HandsActor(Arc::clone(&hands)));
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
-        let tasks = Arc::new(Mutex::new(vec![logs, driver]));
+        let watching = tokio::spawn(watch(Arc::clone(&services)));
+        let tasks = Arc::new(Mutex::new(vec![logs, driver, watching]));
         Ok(Self { services, hands, tasks, data, backups: Arc::new(tokio::sync::Semaphore::new(1)) })
     }
 

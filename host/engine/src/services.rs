@@ -16,8 +16,9 @@ use crate::{
     feed::Feed,
     logs::Logs,
     plugins::Registry,
-    runs::TaskContext,
+    runs::{Offline, TaskContext},
     vault::Vault,
+    watches::Watches,
 };
 
 /// The engine's parts.
@@ -50,6 +51,10 @@ pub struct Services {
     pub http: reqwest::Client,
     /// What runs of live tasks share.
     pub contexts: Mutex<HashMap<TaskId, Arc<tokio::sync::OnceCell<Arc<TaskContext>>>>>,
+    /// Runs that wait for what only a look at the tasks can tell.
+    pub watches: Watches,
+    /// Machines that could not be reached, by the run that waits for them.
+    pub offline: Offline,
     /// Keeps task numbers in the order of their commits.
     pub numbers: Arc<tokio::sync::Mutex<()>>,
 }

@@ -96,6 +96,15 @@ pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, Engi
 pub struct Known {
     outputs: Arc<Outputs>,
     secrets: Vec<SecretText>,
+    /// The same as stored, for who pins it.
+    stored: Arc<Vec<StoredOutput>>,
+}
+
+impl Known {
+    /// The outputs as stored.
+    pub(super) fn stored(&self) -> &[StoredOutput] {
+        &self.stored
+    }
 }
 
 /// The variables of one run.
@@ -110,19 +119,6 @@ pub struct RunVariables {
 
 impl TaskContext {
     /// The variables as a run of a step sees them, with outputs of earlier steps, and what masks its log.
-    ///
-    /// # Errors
-    /// When the store stopped or a secret cannot be opened.
-    pub async fn for_run(
-        &self,
-        services: &Services,
-        step: Option<(&Step, usize)>,
-        machine: Option<&Machine>,
-    ) -> Result<RunVariables, EngineError> {
-        Ok(self.seen_by(&self.known(services).await?, step, machine))
-    }
-
-    /// The same, from outputs that were read before.
     #[must_use]
     pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
         let secrets: Vec<_> = known.secrets.iter().chain(&self.secrets).cloned().collect();
@@ -171,15 +167,28 @@ impl TaskContext {
         Ok(known.insert(all_known).clone())
     }
 
+    /// Outputs that a run saw when it began, whatever came since.
+    ///
+    /// # Errors
+    /// When a secret cannot be opened.
+    pub(super) fn pinned(&self, services: &Services, outputs: Vec<StoredOutput>) -> Result<Known, EngineError> {
+        let mut known = Known::default();
+        for output in outputs {
+            self.add(services, &mut known, output)?;
+        }
+        Ok(known)
+    }
+
     /// Takes in an output that is in the store now.
     pub fn note(&self, output: StoredOutput) {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).push(output);
     }
 
     fn add(&self, services: &Services, known: &mut Known, output: StoredOutput) -> Result<(), EngineError> {
-        let Ok(step) = StepName::new(output.step) else {
+        let Ok(step) = StepName::new(&output.step) else {
             return Ok(());
         };
+        Arc::make_mut(&mut known.stored).push(output.clone());
         let machine = output.machine.and_then(|machine| MachineName::new(machine).ok());
         let outputs = Arc::make_mut(&mut known.outputs);
         match output.value {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -13,7 +16,7 @@ use windlass_store::{Batch, Key};
 
 use super::context::{TaskContext, output_place};
 use crate::{
-    records::{JOURNAL, OUTPUTS, StoredOutput, StoredValue, run_key},
+    records::{JOURNAL, OUTPUTS, PINS, Pin, RESUMES, StoredOutput, StoredValue, run_key},
     services::Services,
     tasks,
 };
@@ -28,6 +31,19 @@ pub struct StoredJournal {
     machine: Option<String>,
     /// Which wish a lock's token belongs to.
     locks: Mutex<HashMap<u64, u64>>,
+    /// What the run sees, to be stored with its first entry.
+    pin: Mutex<Option<Pin>>,
+    /// Whether what it was told as it goes on is to go with its next entry, which holds what it made of it.
+    told: AtomicBool,
+}
+
+/// What is stored besides entries.
+#[derive(Default)]
+pub struct Aside {
+    /// What a new run sees of its task.
+    pub pin: Option<Pin>,
+    /// Whether it was told something as it goes on.
+    pub told: bool,
 }
 
 /// Reads what is recorded of a run.
@@ -50,6 +66,7 @@ impl StoredJournal {
         step: String,
         machine: Option<String>,
         entries: &[Entry],
+        aside: Aside,
     ) -> Self {
         let locks = entries
             .iter()
@@ -58,7 +75,8 @@ impl StoredJournal {
                 _ => None,
             })
             .collect();
-        Self { services, context, run, id, step, machine, locks: Mutex::new(locks) }
+        let (pin, told) = (Mutex::new(aside.pin), AtomicBool::new(aside.told));
+        Self { services, context, run, id, step, machine, locks: Mutex::new(locks), pin, told }
     }
 
     fn key(&self, index: u64) -> Key {
@@ -66,7 +84,14 @@ impl StoredJournal {
     }
 
     fn put(&self, batch: &mut Batch, entry: &Entry) -> Result<(), String> {
-        JOURNAL.put(batch, self.key(entry.index), entry).map(|_| ()).map_err(|error| error.to_string())
+        if self.told.swap(false, Ordering::Relaxed) {
+            RESUMES.delete(batch, self.id.as_str());
+        }
+        let failed = |error: windlass_store::StoreError| error.to_string();
+        if let Some(pin) = self.pin.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            PINS.put(batch, Key::of_text(self.id.as_str()), &pin).map_err(failed)?;
+        }
+        JOURNAL.put(batch, self.key(entry.index), entry).map(|_| ()).map_err(failed)
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), String> {
@@ -173,5 +198,9 @@ impl JournalStore for StoredJournal {
             Effect::Deploy { .. } => self.deploy(entry, effect).await,
             other => Err(format!("{} is no local effect", other.name())),
         }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.services.shared.clock.now_ms()
     }
 }
