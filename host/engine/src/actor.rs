@@ -11,12 +11,11 @@ use tokio::task::{JoinError, JoinHandle};
 use windlass_effects::CancelToken;
 use windlass_model::{MachineName, TaskId};
 use windlass_scheduler::{Decision, Event, RunKey, RunOutcome, StopKind};
-use windlass_store::Batch;
 
 use crate::{
     barrier,
     driver::{Actor, stop_text},
-    runs::{self, Ended, Execution, Settled, TaskContext},
+    runs::{self, Ended, Execution, Over, Settled, TaskContext},
     services::Services,
 };
 
@@ -110,7 +109,7 @@ impl Hands {
                     hands.suspended(&services, run, machine, attempt);
                     settle(settled).await;
                 }
-                Ended::Over(outcome, settled) => hands.over(&services, run, attempt, outcome, settled).await,
+                Ended::Over(over) => hands.over(&services, run, attempt, *over).await,
             }
         });
     }
@@ -125,7 +124,7 @@ impl Hands {
                 Ok::<_, String>(runs::execute(&services, &context, execution).await)
             }
         });
-        let failed = |error: String| Ended::Over(RunOutcome::Failed { error }, None);
+        let failed = |error: String| Ended::early(RunOutcome::Failed { error });
         match AbortOnDrop(work).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => failed(error),
@@ -158,16 +157,16 @@ impl Hands {
     }
 
     /// A run is over: that is told, and its machine may forget it once that is durable.
-    async fn over(&self, services: &Arc<Services>, run: RunKey, attempt: u32, outcome: RunOutcome, settled: Settled) {
+    async fn over(&self, services: &Arc<Services>, run: RunKey, attempt: u32, over: Over) {
         let own = |known: &LiveRun| (known.attempt == attempt).then_some(known.stopped).flatten();
         let stopped = self.lock().runs.get(&run).and_then(own);
-        let outcome = match (outcome, stopped) {
+        let outcome = match (over.outcome, stopped) {
             (RunOutcome::Cancelled, Some(StopKind::Timeout)) => {
                 RunOutcome::Failed { error: stop_text(StopKind::Timeout).to_owned() }
             }
             (outcome, _) => outcome,
         };
-        let told = services.driver.submit(Event::RunFinished { run, outcome }, None, Batch::new()).await;
+        let told = services.driver.submit(Event::RunFinished { run, outcome }, None, over.with).await;
         {
             let mut live = self.lock();
             live.stopped.remove(&run);
@@ -176,7 +175,7 @@ impl Hands {
             }
         }
         if told.is_ok() {
-            settle(settled).await;
+            settle(over.settled).await;
         }
     }
 

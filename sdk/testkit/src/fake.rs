@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use windlass_effects::{
     Answer, Attempt, Call, CancelToken, Effect, EffectClass, Entry, EntryState, HttpResponse, JournalStore, Line,
-    LineSink, MemoryJournal, PackageInfo, Performer,
+    LineSink, MemoryJournal, PackageInfo, Performer, Promise,
 };
 use windlass_model::{SecretText, TaskId, TaskState, manifest::LockMode};
 
@@ -184,12 +184,12 @@ impl Performer for Live {
 
 #[async_trait]
 impl JournalStore for Live {
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
         // Of what nobody remembers, a server that stops after its record asks a person.
         if self.stops(entry.index) && entry.class == EffectClass::Untracked {
             return Err(SUSPENDED.to_owned());
         }
-        self.journal.record(entry, durable).await
+        self.journal.record(entry, promise).await
     }
 
     async fn local(&self, mut entry: Entry, effect: &Effect) -> Result<Answer, String> {
@@ -198,7 +198,7 @@ impl JournalStore for Live {
         }
         let answer = self.answer(entry.index, effect);
         entry.state = EntryState::Answered(answer.clone());
-        self.journal.record(&entry, true).await?;
+        self.journal.record(&entry, Promise::Durable).await?;
         Ok(answer)
     }
 }

@@ -26,7 +26,7 @@ use super::{
     commands::Commands,
     context::{self, RunVariables, Subject, TaskContext},
     execute::Execution,
-    journal::{Aside, recorded},
+    journal::{Aside, StoredJournal, recorded},
     performer::{RunPerformer, until},
     pinned::Pinned,
     waits,
@@ -65,8 +65,8 @@ pub struct Begun {
     pub parts: Parts,
     pub log: Arc<NodeLog>,
     pub performer: Arc<RunPerformer>,
+    pub journal: Arc<StoredJournal>,
     pub cancel: windlass_effects::CancelToken,
-    pub aside: Mutex<Aside>,
 }
 
 /// Why a run cannot start.
@@ -195,7 +195,10 @@ pub async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution:
     if let (Some(from), Some(machine)) = (&parts.moved_from, machine) {
         return Err(Unready::Failed(gone(elsewhere(machine, from), &parts.entries)));
     }
-    let aside = Mutex::new(Aside { pin, told: resume.is_some() });
+    let aside = Aside { pin, told: resume.is_some() };
+    let place = (node.rsplit_once('/').map_or("", |(step, _)| step), machine.as_ref().map(|machine| &machine.name));
+    let (own, task) = (Arc::clone(services), Arc::clone(&parts.task));
+    let journal = Arc::new(StoredJournal::new(own, task, *run, id.clone(), place, &parts.entries, aside));
     let tries = parts.entries.iter().filter(|entry| entry.tries > 0).map(|entry| (entry.index, entry.tries));
     let mut performer = RunPerformer {
         services: Arc::clone(services),
@@ -219,7 +222,7 @@ pub async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution:
         performer.machine = Some(reach(services, &performer, machine, began, execution).await?);
     }
     let (performer, cancel) = (Arc::new(performer), execution.cancel.clone());
-    Ok(Begun { parts, log, performer, cancel, aside })
+    Ok(Begun { parts, log, performer, journal, cancel })
 }
 
 async fn stored_resume(services: &Services, id: &RunId) -> Result<Option<Resume>, Failure> {

@@ -6,12 +6,12 @@ use windlass_effects::{CancelToken, Failure, Layers, Masker, Stop, UNKNOWN_OUTCO
 use windlass_machines::{Machine, Ticket};
 use windlass_model::{MachineName, RunId, task::LogLevel};
 use windlass_scheduler::{RunKey, RunOutcome};
+use windlass_store::Batch;
 
 use super::{
     begin::{Begun, Unready, begin, begin_node, run_id, step_of},
     context::TaskContext,
     guest,
-    journal::StoredJournal,
 };
 use crate::{logs::NodeLog, services::Services};
 
@@ -32,7 +32,25 @@ pub enum Ended {
     /// The run waits, and the scheduler knows for what: it is started again when that has come.
     Suspended(Settled),
     /// The run is over.
-    Over(RunOutcome, Settled),
+    Over(Box<Over>),
+}
+
+/// How a run ended.
+pub struct Over {
+    /// How.
+    pub outcome: RunOutcome,
+    /// Records that belong into the commit of its end.
+    pub with: Batch,
+    /// What its machine may forget then.
+    pub settled: Settled,
+}
+
+impl Ended {
+    /// A run that ended before it could do anything.
+    #[must_use]
+    pub fn early(outcome: RunOutcome) -> Self {
+        Self::Over(Box::new(Over { outcome, with: Batch::new(), settled: None }))
+    }
 }
 
 /// Results that the machine may forget, once what came before is durable.
@@ -51,9 +69,9 @@ pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execu
                 Ok(log) => {
                     let outcome = judge(Err(failure), &id, &log, &execution.cancel);
                     services.logs.flush().await;
-                    Ended::Over(outcome, None)
+                    Ended::early(outcome)
                 }
-                Err(_) => Ended::Over(RunOutcome::Failed { error: failure.message }, None),
+                Err(_) => Ended::early(RunOutcome::Failed { error: failure.message }),
             }
         }
     };
@@ -63,18 +81,23 @@ pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execu
             services.logs.flush().await;
             services.logs.let_go(execution.run.task, &node);
         }
-        Ended::Over(..) => services.offline.over(execution.run),
+        Ended::Over(_) => services.offline.over(execution.run),
     }
     ended
 }
 
 async fn go_on(services: &Arc<Services>, begun: Begun) -> Ended {
-    let waist = begun.waist(services);
+    let waist = begun.waist();
     let result = guest::run(services, &begun.parts, waist).await;
     let commands = &begun.performer.commands;
     let settled = |tickets| begun.performer.machine.clone().map(|machine| (machine, tickets));
     let result = match result {
-        Err(Stop::Suspended(_)) => return Ended::Suspended(settled(commands.detach().await)),
+        Err(Stop::Suspended(_)) => {
+            let tickets = commands.detach().await;
+            // Without them the run would do again what the machine is about to forget.
+            let kept = begun.journal.keep_waiting().await;
+            return Ended::Suspended(kept.ok().and_then(|()| settled(tickets)));
+        }
         Err(Stop::Diverged(diverged)) => {
             let fix = format!("see both with windlass task replay {}, then deploy again", begun.parts.id);
             Err(Failure::new("diverged", format!("the step {diverged}")).fix(fix))
@@ -84,7 +107,8 @@ async fn go_on(services: &Arc<Services>, begun: Begun) -> Ended {
     };
     let outcome = judge(result, &begun.parts.id, &begun.log, &begun.cancel);
     services.logs.flush().await;
-    Ended::Over(outcome, settled(commands.take_tickets()))
+    let (with, settled) = (begun.journal.take_waiting(), settled(commands.take_tickets()));
+    Ended::Over(Box::new(Over { outcome, with, settled }))
 }
 
 /// The last word of a run, said in its log and told to the scheduler.
@@ -108,17 +132,11 @@ fn judge(result: Result<(), Failure>, id: &RunId, log: &NodeLog, cancel: &Cancel
 }
 
 impl Begun {
-    fn waist(&self, services: &Arc<Services>) -> Arc<dyn Waist> {
+    fn waist(&self) -> Arc<dyn Waist> {
         let parts = &self.parts;
-        let step = parts.node.rsplit_once('/').map_or("", |(step, _)| step).to_owned();
-        let machine = parts.machine.as_ref().map(|machine| machine.name.to_string());
-        let aside = std::mem::take(&mut *self.aside.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        let (services, task) = (Arc::clone(services), Arc::clone(&parts.task));
-        let journal =
-            StoredJournal::new(services, task, parts.run, parts.id.clone(), step, machine, &parts.entries, aside);
         Arc::new(Layers::new(
             guest::grants(parts),
-            journal,
+            Arc::clone(&self.journal),
             parts.entries.clone(),
             parts.masker.clone(),
             Arc::clone(&self.performer),

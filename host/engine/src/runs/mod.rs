@@ -20,7 +20,7 @@ mod unknown;
 mod waits;
 
 pub use context::{Subject, TaskContext, load, machine};
-pub use execute::{Ended, Execution, Settled, execute};
+pub use execute::{Ended, Execution, Over, Settled, execute};
 pub use offline::Offline;
 pub use performer::failure;
 pub use replay::replay;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use windlass_effects::{
     Answer, Attempt, Call, CancelToken, Effect, Entry, Failure, JournalStore, Layers, Line, LineSink, Masker,
-    Performer, Stop, Waist, answer_in_words,
+    Performer, Promise, Stop, Waist, answer_in_words,
 };
 use windlass_model::{
     TaskId,
@@ -207,7 +207,7 @@ impl Performer for Record {
 
 #[async_trait]
 impl JournalStore for Record {
-    async fn record(&self, _: &Entry, _: bool) -> Result<(), String> {
+    async fn record(&self, _: &Entry, _: Promise) -> Result<(), String> {
         Err(END.to_owned())
     }
 
