@@ -31,9 +31,6 @@ use crate::{
     watches::{Watches, watch},
 };
 
-/// Longest outage of a machine through which a run keeps its guest.
-const HOLD: Duration = Duration::from_secs(20);
-
 /// How to open an engine.
 pub struct EngineConfig {
     /// Folder for everything it keeps.
@@ -42,6 +39,8 @@ pub struct EngineConfig {
     pub settings: Settings,
     /// How machines are reached.
     pub machines: windlass_machines::Config,
+    /// Longest outage of a machine through which a run keeps its guest; a longer one suspends it.
+    pub hold: Duration,
     /// Whose time it is.
     pub clock: Arc<dyn Clock>,
     /// Whether to go on with what was under way in a backup that the data was restored from.
@@ -57,6 +56,7 @@ impl EngineConfig {
             data: data.into(),
             settings: Settings::for_cores(cores),
             machines: windlass_machines::Config::default(),
+            hold: Duration::from_secs(20),
             clock: Arc::new(SystemClock),
             resume_restored: false,
         }
@@ -98,9 +98,8 @@ impl Engine {
             generation: watch::Sender::new(0),
             locks: Mutex::default(),
         });
-        // A run holds its guest for a short outage only; a longer one suspends it.
         let patience = config.machines.reconnect_for;
-        let machines = windlass_machines::Config { reconnect_for: patience.min(HOLD), ..config.machines };
+        let machines = windlass_machines::Config { reconnect_for: patience.min(config.hold), ..config.machines };
         let (driver, inputs) = queue();
         let feed = Arc::new(Feed::new(Arc::clone(&store)));
         let packages = Repository::open(RepositoryConfig::new(data.join("packages")), Arc::clone(&feed) as _)

@@ -11,6 +11,7 @@ mod execute;
 mod guest;
 mod http;
 mod journal;
+mod lend;
 mod offline;
 mod performer;
 mod pinned;
