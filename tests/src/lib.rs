@@ -6,4 +6,6 @@ pub mod server;
 pub mod shop;
 pub mod site;
 pub mod sshd;
+pub mod stage;
 pub mod terminal;
+pub mod writer;

@@ -1,4 +1,4 @@
-//! What changes while a deployment is under way: it goes on with what it began with, or says clearly why it cannot.
+//! A plugin that is replaced while a deployment is under way: the run goes on with the one that its release pinned.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use windlass_model::{TaskId, TaskState, task::TaskDetail};
 use windlass_tests::{shop::Anything, site::Site};
 
@@ -96,85 +96,4 @@ fn newer_run_script(component: &[u8]) -> Vec<u8> {
         at += found + old.len();
     }
     newer
-}
-
-/// What changed while the server was away, and what the step must say of it.
-struct Change {
-    name: &'static str,
-    make: fn(&mut Site) -> Anything<()>,
-    state: TaskState,
-    says: &'static [&'static str],
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_changed_meanwhile_is_a_clear_state_of_the_step() -> Anything<()> {
-    let changes = [
-        Change {
-            name: "nothing changed",
-            make: |site| {
-                site.server.restart()?;
-                Ok(())
-            },
-            state: TaskState::Succeeded,
-            says: &[],
-        },
-        Change {
-            name: "the plugin's component is lost",
-            make: |site| {
-                for file in walk(&site.server.data().join("blobs")) {
-                    fs::remove_file(file)?;
-                }
-                Ok(())
-            },
-            state: TaskState::Failed,
-            says: &[
-                "the component of run-script",
-                "is gone from the server",
-                "fix: windlass plugin install run-script.wasm",
-            ],
-        },
-        Change {
-            name: "the machine has moved",
-            make: |site| {
-                site.server.restart()?;
-                let user = site.targets[0].user().to_owned();
-                site.machines(|_, mut machine| {
-                    machine["connection"]["ssh"]["host"] = json!("localhost");
-                    machine["connection"]["ssh"]["user"] = json!(user);
-                    machine
-                })?;
-                // The run has its connection; it is a restart that looks again.
-                site.apply()?.good().map(drop)
-            },
-            state: TaskState::Failed,
-            says: &[
-                "web0 was",
-                "and is another one now",
-                "nobody can know how this ended",
-                "fix: make web0 what it was",
-            ],
-        },
-    ];
-    for change in changes {
-        let mut site = killed().await?;
-        (change.make)(&mut site)?;
-        site.server.restart()?;
-        fs::write(site.targets[0].home().join("go"), "")?;
-        let task = ended(&site).await?;
-        let log = site.log(TaskId(1), "first/web0").await?.join("\n");
-        assert_eq!(task.summary.state, change.state, "{}: {log}\n{task:#?}", change.name);
-        for text in change.says {
-            assert!(log.contains(text), "{}: {text:?} is missing:\n{log}", change.name);
-        }
-    }
-    Ok(())
-}
-
-fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
-    }
-    files
 }

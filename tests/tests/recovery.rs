@@ -18,7 +18,7 @@ use std::{
 use serde_json::json;
 use windlass_engine::{Engine, EngineConfig, Followed};
 use windlass_model::{
-    Machine, ProjectName, TaskId, TaskState,
+    Machine, ProjectName, RunState, TaskId, TaskState,
     task::TaskDetail,
     views::{DeployRequest, ReleaseRequest},
 };
@@ -57,6 +57,99 @@ async fn started(folder: &Path, runs: usize) {
         }
     };
     tokio::time::timeout(Duration::from_secs(300), all).await.expect("not all commands started");
+}
+
+/// What changed while the server was away, and what becomes of the step.
+struct Change {
+    name: &'static str,
+    make: fn(&Path),
+    /// Windlass' folder on the machine from then on.
+    home: &'static str,
+    task: TaskState,
+    run: RunState,
+    says: &'static [&'static str],
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
+    let changes = [
+        Change {
+            name: "nothing",
+            make: |_| {},
+            home: "home",
+            task: TaskState::Succeeded,
+            run: RunState::Succeeded,
+            says: &[],
+        },
+        Change {
+            name: "the plugin's component is lost",
+            make: |data| {
+                let lost = walk(&data.join("blobs"));
+                assert!(!lost.is_empty());
+                lost.into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
+            },
+            home: "home",
+            task: TaskState::Failed,
+            run: RunState::Failed,
+            says: &["the component of run-script 1.0.0", "is gone from the server", "fix: windlass plugin install run-script.wasm"],
+        },
+        Change {
+            name: "the machine is another one",
+            make: |_| {},
+            home: "elsewhere",
+            task: TaskState::Failed,
+            run: RunState::Unknown,
+            says: &["the machine web0 was this machine in", "is another one now", "nobody can know how this ended", "run sh:", "fix: make web0 what it was"],
+        },
+    ];
+    for change in changes {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, pipe, here) = (dir.path().join("data"), dir.path().join("pipe"), dir.path().join("started"));
+        std::fs::create_dir(&here).unwrap();
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let script = format!(": > {}/one; read line < {} || true", here.display(), pipe.display());
+        let steps = json!([{ "name": "step", "uses": "run-script@1", "on": { "role": "web" }, "with": { "script": script } }]);
+        let machine = |home: &str| -> Machine {
+            serde_json::from_value(json!({ "name": "web0", "environments": ["test"], "roles": ["web"],
+                "connection": { "local": { "home": dir.path().join(home) } } }))
+            .unwrap()
+        };
+        let engine = open(&data).await;
+        for plugin in guests::plugins().await.unwrap() {
+            engine.install_plugin(std::fs::read(plugin).unwrap().into()).await.unwrap();
+        }
+        engine.apply(shop::workspace(vec![machine("home")], steps, json!([])).unwrap(), false).await.unwrap();
+        let project: ProjectName = "shop".parse().unwrap();
+        engine.create_release(&project, ReleaseRequest::default()).await.unwrap();
+        let request = DeployRequest { project, environment: "test".parse().unwrap(), version: None, machines: vec![] };
+        let task = engine.deploy(request).await.unwrap().id;
+        started(&here, 1).await;
+        // It is changed while the run has its connection: it is the next start that looks again.
+        engine.put_machine(machine(change.home)).await.unwrap();
+        engine.close().await;
+        drop(engine);
+        (change.make)(&data);
+        drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+
+        let engine = open(&data).await;
+        let ended = until(&engine, task, |detail| detail.summary.state.is_final()).await;
+        let log: Vec<_> = engine.log(task, "step/web0", 0, 100).await.unwrap().into_iter().map(|line| line.text).collect();
+        let (log, run) = (log.join("\n"), &ended.steps[0].runs[0]);
+        assert_eq!((ended.summary.state, run.state), (change.task, change.run), "{}: {log}\n{run:#?}", change.name);
+        for text in change.says {
+            assert!(log.contains(text), "{}: {text:?} is missing:\n{log}", change.name);
+        }
+        engine.close().await;
+    }
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
+    }
+    files
 }
 
 #[tokio::test(flavor = "multi_thread")]

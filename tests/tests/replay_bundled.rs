@@ -37,7 +37,7 @@ fn cases() -> Vec<Case> {
             world: FakeWorld::new()
                 .variable("Name", "shop")
                 .machine(FakeMachine::new("web1").reply("echo shop", Reply::fails(3, "broken\n"))),
-            shows: &["run session=1", "output name=\"ExitCode\" sensitive=false value=\"3\""],
+            shows: &["run session=1", "output name=\"ExitCode\" value=\"3\""],
             ends: "exit code 3: broken",
         },
         Case {

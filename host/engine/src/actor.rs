@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinHandle};
 use windlass_effects::CancelToken;
 use windlass_model::{MachineName, TaskId};
 use windlass_scheduler::{Decision, Event, RunKey, RunOutcome, StopKind};
+use windlass_store::failpoint;
 
 use crate::{
     barrier,
@@ -58,7 +59,12 @@ impl Hands {
         let _ = self.services.set(services);
     }
 
-    /// Starts nothing more. What runs on machines goes on there and is picked up at the next start.
+    /// Starts nothing more; what runs goes on.
+    pub fn start_nothing_more(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Ends what runs here. What runs on machines goes on there and is picked up at the next start.
     pub async fn close(&self) {
         let mut work = {
             let mut live = self.lock();
@@ -107,7 +113,7 @@ impl Hands {
             match hands.run_out(&services, execution).await {
                 Ended::Suspended(settled) => {
                     hands.suspended(&services, run, machine, attempt);
-                    settle(settled).await;
+                    settle(run, settled).await;
                 }
                 Ended::Over(over) => hands.over(&services, run, attempt, *over).await,
             }
@@ -175,7 +181,7 @@ impl Hands {
             }
         }
         if told.is_ok() {
-            settle(over.settled).await;
+            settle(run, over.settled).await;
         }
     }
 
@@ -222,9 +228,10 @@ impl Hands {
 }
 
 /// Lets the machine forget results whose consequences are durable here.
-async fn settle(settled: Settled) {
+async fn settle(run: RunKey, settled: Settled) {
     let Some((machine, tickets)) = settled else { return };
     for ticket in tickets {
+        failpoint::pass(|| format!("ack/{}.{}", run.step, run.place));
         if let Err(error) = machine.ack(&ticket).await {
             tracing::debug!(%ticket, %error, "a result stays on its machine for now");
         }

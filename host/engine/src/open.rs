@@ -22,7 +22,9 @@ use crate::{
     error::EngineError,
     events::Hub,
     feed::Feed,
+    gate::Gate,
     logs::Logs,
+    once::{self, Keys, Once},
     plugins::Registry,
     restored,
     runs::Offline,
@@ -73,6 +75,8 @@ pub struct Engine {
     pub(crate) data: PathBuf,
     /// One backup at a time.
     pub(crate) backups: Arc<tokio::sync::Semaphore>,
+    /// The key under which this handle makes what it makes.
+    pub(crate) once: Option<Once>,
 }
 
 impl Engine {
@@ -127,6 +131,8 @@ impl Engine {
             watches: Watches::default(),
             offline: Offline::new(patience),
             numbers: Arc::default(),
+            keys: Keys::default(),
+            gate: Gate::default(),
         });
         let hands = Arc::new(Hands::default());
         hands.equip(Arc::clone(&services));
@@ -142,13 +148,23 @@ impl Engine {
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
         let watching = tokio::spawn(watch(Arc::clone(&services)));
-        let tasks = Arc::new(Mutex::new(vec![logs, driver, watching]));
-        Ok(Self { services, hands, tasks, data, backups: Arc::new(tokio::sync::Semaphore::new(1)) })
+        let collector = tokio::spawn(once::collect(Arc::clone(&services)));
+        let tasks = Arc::new(Mutex::new(vec![logs, driver, watching, collector]));
+        let backups = Arc::new(tokio::sync::Semaphore::new(1));
+        Ok(Self { services, hands, tasks, data, backups, once: None })
     }
 
     /// Resolves when the store has stopped; the server must then end and be started again.
     pub async fn stopped(&self) -> Arc<str> {
         self.services.shared.store.stopped().await
+    }
+
+    /// Brings what is under way to a point that the next start goes on from: no run, transfer or effect begins any
+    /// more, and those whose outcome nobody else knows come to their end, but for no longer than `within`. Commands
+    /// on machines go on. Tells whether that was time enough. [`Engine::close`] is to follow.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.hands.start_nothing_more();
+        self.services.gate.shut(within).await
     }
 
     /// Stops in good order: starts nothing more, writes what is known, closes the store. Commands on machines go on

@@ -14,7 +14,9 @@ use windlass_wasm::PluginHost;
 use crate::{
     driver::{DriverHandle, Shared},
     feed::Feed,
+    gate::Gate,
     logs::Logs,
+    once::Keys,
     plugins::Registry,
     runs::{Offline, TaskContext},
     vault::Vault,
@@ -57,4 +59,8 @@ pub struct Services {
     pub offline: Offline,
     /// Keeps task numbers in the order of their commits.
     pub numbers: Arc<tokio::sync::Mutex<()>>,
+    /// Idempotency keys.
+    pub keys: Keys,
+    /// Shut when the server stops.
+    pub gate: Gate,
 }

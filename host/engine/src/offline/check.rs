@@ -105,6 +105,7 @@ async fn tables(store: &dyn Store, checked: &mut Checked, known: &mut BTreeSet<T
     look.table(&r::COUNTERS).await?;
     look.table(&r::DURATIONS).await?;
     look.table(&r::BROKEN_LOCKS).await?;
+    look.table(&r::ONCE).await?;
     look.table(&r::TOKENS).await?;
     look.table(&RESTORED).await
 }

@@ -9,13 +9,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use windlass_effects::{Answer, Effect, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome, Promise};
+use windlass_effects::{
+    Answer, Effect, EffectClass, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome, Promise,
+};
 use windlass_model::{MachineName, RunId};
 use windlass_scheduler::{Event, LockRequest, RunKey};
-use windlass_store::{Batch, Key};
+use windlass_store::{Batch, Key, failpoint};
 
 use super::context::{TaskContext, output_place};
 use crate::{
+    gate::Pass,
     records::{JOURNAL, OUTPUTS, PINS, Pin, RESUMES, StoredOutput, StoredValue, run_key},
     services::Services,
     tasks,
@@ -36,6 +39,8 @@ pub struct StoredJournal {
     locks: Mutex<HashMap<u64, u64>>,
     /// Entries that are written with the next one, or with the run's end.
     waiting: Mutex<Batch>,
+    /// Effects under way that must not be cut off: nobody could know their outcome.
+    open: Mutex<HashMap<u64, Pass>>,
     /// What the run sees, to be stored with its first entry.
     pin: Mutex<Option<Pin>>,
     /// Whether what it was told as it goes on is to go with its next entry, which holds what it made of it.
@@ -81,8 +86,8 @@ impl StoredJournal {
             })
             .collect();
         let (pin, told) = (Mutex::new(aside.pin), AtomicBool::new(aside.told));
-        let (locks, waiting) = (Mutex::new(locks), Mutex::default());
-        Self { services, context, run, id, step, machine, locks, waiting, pin, told }
+        let (locks, waiting, open) = (Mutex::new(locks), Mutex::default(), Mutex::default());
+        Self { services, context, run, id, step, machine, locks, waiting, open, pin, told }
     }
 
     fn key(&self, index: u64) -> Key {
@@ -112,6 +117,15 @@ impl StoredJournal {
     pub async fn keep_waiting(&self) -> Result<(), String> {
         let waiting = self.take_waiting();
         if waiting.is_empty() { Ok(()) } else { self.commit(waiting).await }
+    }
+
+    /// Where a test may end the process: around each record of each effect of each run.
+    fn point(&self, entry: &Entry, moment: &str) {
+        failpoint::pass(|| {
+            let place = self.machine.as_deref().unwrap_or("server");
+            let state = if entry.state == EntryState::Started { "started" } else { "answered" };
+            format!("journal/{}/{place}/{} {}/{state}/{moment}", self.step, entry.index, entry.effect)
+        });
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), String> {
@@ -184,11 +198,16 @@ impl StoredJournal {
 #[async_trait]
 impl JournalStore for StoredJournal {
     async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
+        let pass = match &entry.state {
+            EntryState::Started => Some(self.services.gate.pass().await),
+            EntryState::Answered(_) => None,
+        };
         if let EntryState::Answered(Ok(Outcome::Lock(grant))) = &entry.state {
             self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(grant.token, entry.index);
         }
         let mut batch = self.take_waiting();
         self.put(&mut batch, entry)?;
+        self.point(entry, "before");
         match promise {
             Promise::Later if batch.bytes() <= MAX_WAITING => {
                 *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = batch;
@@ -197,10 +216,31 @@ impl JournalStore for StoredJournal {
             Promise::Later | Promise::Ordered => batch.relaxed(),
             Promise::Durable => &mut batch,
         };
-        self.commit(batch).await
+        self.commit(batch).await?;
+        self.point(entry, "recorded");
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match pass.filter(|_| entry.class == EffectClass::Untracked) {
+            Some(pass) => open.insert(entry.index, pass),
+            None => open.remove(&entry.index),
+        };
+        Ok(())
     }
 
     async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
+        let _pass = self.services.gate.pass().await;
+        self.point(&entry, "before");
+        let done = self.perform_local(entry.clone(), effect).await;
+        self.point(&entry, "recorded");
+        done
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.services.shared.clock.now_ms()
+    }
+}
+
+impl StoredJournal {
+    async fn perform_local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
         match effect {
             Effect::Output { name, value, sensitive } => {
                 // Ordered before the end of the run, which is durable.
@@ -220,9 +260,5 @@ impl JournalStore for StoredJournal {
             Effect::Deploy { .. } => self.deploy(entry, effect).await,
             other => Err(format!("{} is no local effect", other.name())),
         }
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.services.shared.clock.now_ms()
     }
 }
