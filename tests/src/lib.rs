@@ -1,6 +1,7 @@
 //! End-to-end tests against real servers, and their harness.
 
 pub mod guests;
+pub mod proxy;
 pub mod runner;
 pub mod server;
 pub mod shop;

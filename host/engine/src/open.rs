@@ -47,6 +47,8 @@ pub struct EngineConfig {
     pub clock: Arc<dyn Clock>,
     /// Whether to go on with what was under way in a backup that the data was restored from.
     pub resume_restored: bool,
+    /// A store to use instead of the one in the folder: for tests, and for measuring what that one costs.
+    pub store: Option<Arc<dyn Store>>,
 }
 
 impl EngineConfig {
@@ -61,6 +63,7 @@ impl EngineConfig {
             hold: Duration::from_secs(20),
             clock: Arc::new(SystemClock),
             resume_restored: false,
+            store: None,
         }
     }
 }
@@ -90,7 +93,10 @@ impl Engine {
             .await
             .map_err(|error| EngineError::internal(format!("failed to create {}: {error}", data.display())))?;
         let vault = Vault::open(&data.join("secret.key"))?;
-        let store = open_store(&data).await?;
+        let store = match config.store {
+            Some(store) => store,
+            None => open_store(&data).await?,
+        };
         restored::admit(&*store, &vault, config.resume_restored).await?;
         // What an interrupted backup left behind; if it cannot go, it only takes space.
         let _ = tokio::fs::remove_dir_all(backup::scratch_folder(&data)).await;
