@@ -74,6 +74,7 @@ fn table() -> Vec<Operation> {
         Op::new(GET, "/api/v1/tasks/{task}", "get_task", "A task with its tree", tasks::task),
         Op::new(POST, "/api/v1/tasks/{task}/cancel", "cancel_task", "Ask a task to stop", tasks::cancel),
         Op::new(GET, "/api/v1/tasks/{task}/why", "why_task", "Why a task waits", scheduling::why),
+        Op::new(GET, "/api/v1/runs/{run}/replay", "replay_run", "Execute a run again against its journal, touching nothing", tasks::replay).within(LONG),
         Op::new(POST, "/api/v1/tasks/{task}/top", "move_task_to_top", "Make a queued task the next", scheduling::move_to_top),
         Op::new(GET, "/api/v1/tasks/{task}/log", "read_log", "Lines of a node's log, as JSON or plain text", tasks::log),
         Op::new(GET, "/api/v1/tasks/{task}/events", "follow_task", "Follow a task's events up to its end", tasks::task_events).bounded_by_itself(),

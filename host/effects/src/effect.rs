@@ -244,6 +244,24 @@ impl Effect {
         }
     }
 
+    /// The machine it is about.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionHandle> {
+        match self {
+            Self::Facts { session }
+            | Self::Run { session, .. }
+            | Self::Start { session, .. }
+            | Self::ReadOutput { session, .. }
+            | Self::Wait { session, .. }
+            | Self::Kill { session, .. }
+            | Self::ReadFile { session, .. }
+            | Self::WriteFile { session, .. }
+            | Self::Substitute { session, .. }
+            | Self::StagePackage { session, .. } => Some(*session),
+            _ => None,
+        }
+    }
+
     /// Its name in journals, messages and denials.
     #[must_use]
     pub fn name(&self) -> &'static str {

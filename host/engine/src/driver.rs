@@ -4,6 +4,8 @@
 //! commit. Nothing is told, started or acknowledged before that commit is durable (invariant 2). Recovery is the same
 //! machine: the stored events since the last snapshot are taken in again, then every open decision is acted on.
 
+mod acts;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -15,7 +17,7 @@ use windlass_model::{
     RunState, TaskId, TaskKind,
     task::{PACKAGES_NODE, Reason, TaskChange, TaskDetail, step_node},
 };
-use windlass_scheduler::{Decision, Event, LockRequest, RunKey, Settings, State, StopKind, Subject, progress::Resume};
+use windlass_scheduler::{Decision, Event, LockRequest, RunKey, Settings, State, StopKind, Subject};
 use windlass_store::{Batch, Key, Store, StoreError};
 
 use crate::{
@@ -123,8 +125,6 @@ pub struct Shared {
     pub generation: watch::Sender<u64>,
     /// Runs that wait for a named lock.
     pub locks: Mutex<HashMap<LockRequest, oneshot::Sender<Result<u64, String>>>>,
-    /// Runs that wait for something else, and are told when to go on.
-    pub resumes: Mutex<HashMap<RunKey, oneshot::Sender<Resume>>>,
 }
 
 impl Shared {
@@ -221,7 +221,7 @@ impl Driver {
         EVENTS.clear(&*self.shared.store, &mut turn.batch).await?;
         self.since.clear();
         self.put_snapshot(&mut turn)?;
-        turn.acts.extend(self.state.open_decisions());
+        turn.acts.extend(self.open_decisions());
         self.finish(turn).await.map_err(EngineError::from)
     }
 
@@ -318,6 +318,7 @@ impl Driver {
             if let Some((task, node)) = ended {
                 self.learn(turn, task, now, &node)?;
             }
+            self.keep_resume(turn, &decision)?;
             self.tell(turn, now, &plans, &decision);
             match decision {
                 Decision::TaskFinished { task, .. } => turn.finished.push(task),
@@ -483,12 +484,12 @@ impl Driver {
         for (task, at_ms, change) in turn.changes {
             self.shared.hub.publish(task, at_ms, change);
         }
-        for done in turn.done {
-            // Whoever asked may have gone away.
-            let _ = done.send(());
-        }
         for act in turn.acts {
             self.act(act);
+        }
+        // Whoever asked may have gone away. What their event decided is done: a run need not wait for it.
+        for done in turn.done {
+            let _ = done.send(());
         }
         for task in turn.finished {
             self.ahead.remove(task);
@@ -499,30 +500,6 @@ impl Driver {
             self.shared.generation.send_modify(|generation| *generation += 1);
         }
         Ok(())
-    }
-
-    fn act(&self, decision: Decision) {
-        if let Decision::ResumeRun { run, answer, error } = decision {
-            let waiter = self.shared.resumes.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
-            if let Some(waiter) = waiter {
-                // A run that is being stopped no longer listens.
-                let _ = waiter.send(Resume { answer, error });
-            }
-            return;
-        }
-        let answer = match &decision {
-            Decision::GrantLock { request, token } => Some((*request, Ok(*token))),
-            Decision::RefuseLock { request, error } => Some((*request, Err(error.clone()))),
-            _ => None,
-        };
-        let Some((request, answer)) = answer else {
-            return self.actor.act(decision);
-        };
-        let waiter = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(&request);
-        if let Some(waiter) = waiter {
-            // A run that stopped waiting has sent its own release.
-            let _ = waiter.send(answer);
-        }
     }
 
     /// Writes every view that this turn changed, once.

@@ -31,6 +31,7 @@ mod services;
 mod tasks;
 mod tokens;
 mod vault;
+mod watches;
 
 mod open;
 mod operations;

@@ -27,8 +27,10 @@ use crate::{
     once::{self, Keys, Once},
     plugins::Registry,
     restored,
+    runs::Offline,
     services::Services,
     vault::Vault,
+    watches::{Watches, watch},
 };
 
 /// How to open an engine.
@@ -39,6 +41,8 @@ pub struct EngineConfig {
     pub settings: Settings,
     /// How machines are reached.
     pub machines: windlass_machines::Config,
+    /// Longest outage of a machine through which a run keeps its guest; a longer one suspends it.
+    pub hold: Duration,
     /// Whose time it is.
     pub clock: Arc<dyn Clock>,
     /// Whether to go on with what was under way in a backup that the data was restored from.
@@ -56,6 +60,7 @@ impl EngineConfig {
             data: data.into(),
             settings: Settings::for_cores(cores),
             machines: windlass_machines::Config::default(),
+            hold: Duration::from_secs(20),
             clock: Arc::new(SystemClock),
             resume_restored: false,
             store: None,
@@ -102,8 +107,9 @@ impl Engine {
             hub: Hub::new(config.clock.now_ms().saturating_mul(1000)),
             generation: watch::Sender::new(0),
             locks: Mutex::default(),
-            resumes: Mutex::default(),
         });
+        let patience = config.machines.reconnect_for;
+        let machines = windlass_machines::Config { reconnect_for: patience.min(config.hold), ..config.machines };
         let (driver, inputs) = queue();
         let feed = Arc::new(Feed::new(Arc::clone(&store)));
         let packages = Repository::open(RepositoryConfig::new(data.join("packages")), Arc::clone(&feed) as _)
@@ -114,7 +120,7 @@ impl Engine {
             driver,
             logs: Logs::new(Arc::clone(&shared)),
             vault,
-            machines: Machines::new(config.machines),
+            machines: Machines::new(machines),
             packages,
             feed,
             plugins: Registry::default(),
@@ -128,6 +134,8 @@ impl Engine {
             held: Mutex::default(),
             http: http_client()?,
             contexts: Mutex::default(),
+            watches: Watches::default(),
+            offline: Offline::new(patience),
             numbers: Arc::default(),
             keys: Keys::default(),
             gate: Gate::default(),
@@ -145,8 +153,9 @@ impl Engine {
         let actor = Arc::new(HandsActor(Arc::clone(&hands)));
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
+        let watching = tokio::spawn(watch(Arc::clone(&services)));
         let collector = tokio::spawn(once::collect(Arc::clone(&services)));
-        let tasks = Arc::new(Mutex::new(vec![logs, driver, collector]));
+        let tasks = Arc::new(Mutex::new(vec![logs, driver, watching, collector]));
         let backups = Arc::new(tokio::sync::Semaphore::new(1));
         Ok(Self { services, hands, tasks, data, backups, once: None })
     }

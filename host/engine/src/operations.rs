@@ -5,6 +5,7 @@ use tokio::io::AsyncRead;
 use windlass_machines::scan_host_key;
 use windlass_model::{
     Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId,
+    replay::ReplayView,
     scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockView, PlanView, QuestionView, WhyView},
     task::{LogLine, TaskDetail, TaskQuery, TaskSummary},
     views::{
@@ -372,6 +373,14 @@ impl Engine {
     /// When there is none.
     pub async fn why(&self, id: TaskId) -> Result<WhyView, EngineError> {
         scheduling::why(&self.services, id).await
+    }
+
+    /// Executes a run again against its journal, touching nothing.
+    ///
+    /// # Errors
+    /// When there is no such run, or what it needs is gone.
+    pub async fn replay(&self, run: &str) -> Result<ReplayView, EngineError> {
+        runs::replay(&self.services, run).await
     }
 
     /// Makes a queued task the next.

@@ -12,10 +12,10 @@ use windlass_model::{
     views::PluginRecord,
 };
 use windlass_packages::repository::PackageRecord;
-use windlass_scheduler::{Event, Snapshot};
+use windlass_scheduler::{Event, Snapshot, progress::Resume};
 use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
 
-use crate::{logs::LogCursor, once::StoredOnce, scheduling::Learnt, vault::Sealed};
+use crate::{logs::LogCursor, once::StoredOnce, runs::Done, scheduling::Learnt, vault::Sealed};
 
 pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
 pub const MACHINES: Table<Machine> = Table::new("machines", 1);
@@ -44,6 +44,12 @@ pub const STEPS: Table<StepView> = Table::new("steps", 1);
 pub const RUNS: Table<RunView> = Table::new("runs", 1);
 /// By task, step, place and name.
 pub const OUTPUTS: Table<StoredOutput> = Table::new("outputs", 1);
+/// What a suspended run is told when it goes on, until its journal holds what it made of it. By run.
+pub const RESUMES: Table<Resume> = Table::new("resumes", 1);
+/// What a run saw of its task when it began. By run.
+pub const PINS: Parts<Pin> = Parts::new("run-pins");
+/// What files are to hold after their variables were replaced. By run and index.
+pub const SUBSTITUTIONS: Parts<Done> = Parts::new("substitutions");
 /// By run and index.
 pub const JOURNAL: Parts<Entry> = Parts::new("journal");
 /// By task, node and number of the first line.
@@ -89,6 +95,15 @@ pub struct StoredOutput {
     pub machine: Option<String>,
     pub name: String,
     pub value: StoredValue,
+}
+
+/// What a run saw of its task when it began: a replay sees the same, whatever came since.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pin {
+    /// Outputs of other runs.
+    pub outputs: Vec<StoredOutput>,
+    /// Its machine.
+    pub machine: Option<Machine>,
 }
 
 /// Where the log of a node ends.

@@ -13,7 +13,7 @@ use windlass_model::{
     views::DeployRequest,
 };
 use windlass_scheduler::{
-    Answer, Choice, Event, LockHolder, Part, Question, Resource, RunKey, State, Subject, TaskPlan,
+    About, Answer, Choice, Event, LockHolder, Part, Question, Resource, RunKey, State, Subject, TaskPlan,
     forecast::{Durations, Forecast, HORIZON, forecast},
 };
 use windlass_store::{Batch, Key, Store, StoreError};
@@ -21,7 +21,8 @@ use windlass_store::{Batch, Key, Store, StoreError};
 use crate::{
     board::node_of,
     error::EngineError,
-    records::{BROKEN_LOCKS, DURATIONS, all},
+    logs,
+    records::{BROKEN_LOCKS, DURATIONS, LOG_ENDS, all},
     releases,
     services::Services,
     tasks,
@@ -31,6 +32,8 @@ use crate::{
 const UNKNOWN_RUN_MS: u64 = 30_000;
 /// Packages that were never brought are taken to need so long.
 const UNKNOWN_PACKAGES_MS: u64 = 5_000;
+/// Lines of a run's log that are shown with a question about its outcome.
+const LAST_LINES: usize = 10;
 /// Waits of other tasks that are told along with one, at most.
 const MAX_HOLDERS: usize = 20;
 
@@ -79,12 +82,20 @@ fn waits(state: &State, task: TaskId) -> Vec<WaitView> {
     state.why(task).into_iter().map(wait).collect()
 }
 
-fn question(task: TaskId, title: &str, question: &Question) -> QuestionView {
+fn question(task: TaskId, plan: &TaskPlan, question: &Question) -> QuestionView {
+    let node = match &question.about {
+        About::Failure(run) | About::Run(run) => node_of(plan, *run).unwrap_or_default(),
+        _ => String::new(),
+    };
     QuestionView {
         number: question.number,
         task,
-        title: title.to_owned(),
+        title: plan.title.clone(),
         text: question.text.clone(),
+        node,
+        // Nothing else offers to take it as done.
+        unknown_outcome: matches!(question.about, About::Run(_)) && question.choices.contains(&Choice::Done),
+        last_lines: Vec::new(),
         choices: question.choices.iter().map(|choice| choice.as_str().to_owned()).collect(),
         responsible: question.responsible.clone(),
         asked_ms: question.asked_ms,
@@ -96,7 +107,7 @@ fn task_questions(state: &State, task: TaskId) -> Vec<QuestionView> {
     let found = state.task(task);
     let questions = found
         .into_iter()
-        .flat_map(|(plan, progress)| progress.questions.values().map(move |asked| question(task, &plan.title, asked)));
+        .flat_map(|(plan, progress)| progress.questions.values().map(move |asked| question(task, plan, asked)));
     questions.collect()
 }
 
@@ -126,6 +137,7 @@ pub async fn why(services: &Services, id: TaskId) -> Result<WhyView, EngineError
             (own, task_questions(state, id), holders)
         })
         .await?;
+    let questions = with_last_lines(services, questions).await?;
     Ok(WhyView { task, waits, questions, holders })
 }
 
@@ -215,7 +227,27 @@ pub async fn questions(services: &Services) -> Result<Vec<QuestionView>, EngineE
         found.sort_by_key(|question| question.number);
         found
     };
-    services.driver.look(look).await
+    with_last_lines(services, services.driver.look(look).await?).await
+}
+
+/// The same, with what is known of unknown outcomes.
+async fn with_last_lines(
+    services: &Services,
+    mut questions: Vec<QuestionView>,
+) -> Result<Vec<QuestionView>, EngineError> {
+    for question in questions.iter_mut().filter(|question| question.unknown_outcome) {
+        question.last_lines = last_lines(services, question).await?;
+    }
+    Ok(questions)
+}
+
+/// The last lines of the run that a question is about.
+async fn last_lines(services: &Services, question: &QuestionView) -> Result<Vec<String>, EngineError> {
+    let end = LOG_ENDS.get(&*services.shared.store, Key::of_id(question.task.0).text(&question.node)).await?;
+    let lines = end.map_or(0, |end| end.value.lines);
+    let from = lines.saturating_sub(LAST_LINES as u64);
+    let read = logs::read(&*services.shared.store, question.task, &question.node, from, LAST_LINES).await?;
+    Ok(read.into_iter().map(|line| line.text).collect())
 }
 
 /// Answers a question.
@@ -230,8 +262,16 @@ pub async fn answer(
 ) -> Result<QuestionView, EngineError> {
     let found = questions(services).await?.into_iter().find(|question| question.number == number);
     let found = found.ok_or_else(|| EngineError::not_found("question", number).fix("windlass interruption list"))?;
-    let all =
-        [Choice::Fail, Choice::Retry, Choice::Ignore, Choice::Exclude, Choice::Proceed, Choice::Abort, Choice::Wait];
+    let all = [
+        Choice::Fail,
+        Choice::Retry,
+        Choice::Done,
+        Choice::Ignore,
+        Choice::Exclude,
+        Choice::Proceed,
+        Choice::Abort,
+        Choice::Wait,
+    ];
     let offered = |choice: &Choice| choice.as_str() == request.choice && found.choices.contains(&request.choice);
     let choice = all.into_iter().find(offered).ok_or_else(|| {
         let text = format!("{:?} is no answer to question {number}", request.choice);

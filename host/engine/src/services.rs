@@ -18,8 +18,9 @@ use crate::{
     logs::Logs,
     once::Keys,
     plugins::Registry,
-    runs::TaskContext,
+    runs::{Offline, TaskContext},
     vault::Vault,
+    watches::Watches,
 };
 
 /// The engine's parts.
@@ -52,6 +53,10 @@ pub struct Services {
     pub http: reqwest::Client,
     /// What runs of live tasks share.
     pub contexts: Mutex<HashMap<TaskId, Arc<tokio::sync::OnceCell<Arc<TaskContext>>>>>,
+    /// Runs that wait for what only a look at the tasks can tell.
+    pub watches: Watches,
+    /// Machines that could not be reached, by the run that waits for them.
+    pub offline: Offline,
     /// Keeps task numbers in the order of their commits.
     pub numbers: Arc<tokio::sync::Mutex<()>>,
     /// Idempotency keys.

@@ -340,9 +340,7 @@ pub async fn list(services: &Services, query: &TaskQuery) -> Result<Vec<TaskSumm
     let live_only = !query.state.is_empty() && query.state.iter().all(|state| !state.is_final());
     if live_only {
         let board = services.shared.board.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let matching = board.newest_first().filter(|detail| {
-            matches(query, &detail.summary) && query.machine.as_ref().is_none_or(|machine| touches(detail, machine))
-        });
+        let matching = board.newest_first().filter(|detail| is_found(query, detail));
         found.extend(matching.take(limit).map(|detail| detail.summary.clone()));
         return Ok(found);
     }
@@ -393,6 +391,12 @@ pub async fn list(services: &Services, query: &TaskQuery) -> Result<Vec<TaskSumm
             _ => return Ok(found),
         }
     }
+}
+
+/// Whether a query finds a live task.
+#[must_use]
+pub fn is_found(query: &TaskQuery, detail: &TaskDetail) -> bool {
+    matches(query, &detail.summary) && query.machine.as_ref().is_none_or(|machine| touches(detail, machine))
 }
 
 fn touches(detail: &TaskDetail, machine: &MachineName) -> bool {

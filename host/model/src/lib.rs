@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod name;
 pub mod process;
 pub mod project;
+pub mod replay;
 pub mod scheduling;
 pub mod schema;
 pub mod secret;

@@ -7,6 +7,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 use windlass_model::{
     Environment, Machine, MachineName, Project, ProjectName, Release, TaskId, TaskState,
+    replay::ReplayView,
     scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockView, PlanView, QuestionView, WhyView},
     task::{TaskDetail, TaskQuery, TaskSummary},
     views::{
@@ -220,6 +221,12 @@ impl Client {
     /// Why a task waits.
     pub async fn why(&self, id: TaskId) -> Result<WhyView> {
         self.get(self.url(&["tasks", &id.to_string(), "why"])).await
+    }
+
+    /// Executes a run again against its journal, touching nothing. It is named by its id, or by its task if that has
+    /// only one.
+    pub async fn replay(&self, run: &str) -> Result<ReplayView> {
+        self.get(self.url(&["runs", run, "replay"])).await
     }
 
     /// Makes a queued task the next.

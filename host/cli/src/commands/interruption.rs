@@ -14,17 +14,25 @@ pub enum Interruption {
     List,
     /// Answer a question
     #[command(
-        after_help = "Examples:\n  windlass interruption answer 3 retry\n  windlass interruption answer 4 proceed --notes 'checked the graphs'"
+        after_help = "Examples:\n  windlass interruption answer 3 retry\n  windlass interruption answer 3 done --notes 'the receiver has it'\n  windlass interruption answer 4 proceed --notes 'checked the graphs'"
     )]
     Answer {
         /// Its number
         number: u64,
-        /// One of its choices: fail, retry, ignore, exclude, proceed, abort or wait
+        /// One of its choices: fail, retry, done, ignore, exclude, proceed, abort or wait
         choice: String,
         /// Notes, kept with the answer
         #[arg(long, default_value = "")]
         notes: String,
     },
+}
+
+/// What is asked, with what is known of it.
+fn told(asked: &QuestionView) -> String {
+    match asked.last_lines.last() {
+        Some(last) => format!("{}; its last line is: {last}", asked.text),
+        None => asked.text.clone(),
+    }
 }
 
 /// Runs it.
@@ -40,7 +48,7 @@ pub async fn run(context: &Context<'_>, command: Interruption) -> Result<Exit, F
                 vec![
                     asked.number.to_string(),
                     asked.task.to_string(),
-                    visible(&asked.text).to_string(),
+                    visible(&told(asked)).to_string(),
                     asked.choices.join(", "),
                 ]
             };

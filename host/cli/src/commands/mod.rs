@@ -15,6 +15,7 @@ pub mod plan;
 pub mod plugin;
 pub mod project;
 pub mod release;
+mod replay;
 pub mod restore;
 pub mod schema;
 pub mod script;

@@ -66,6 +66,8 @@ struct State {
 
 #[derive(Default)]
 struct Pending {
+    /// Held by each log of the node too.
+    users: Arc<()>,
     end: LogEnd,
     lines: Vec<LogLine>,
     permits: usize,
@@ -109,6 +111,7 @@ impl Logs {
             logs: Arc::clone(self),
             task,
             node: node.to_owned(),
+            _user: Arc::clone(&pending.users),
             masker: masker.clone(),
             stored: Mutex::new(pending.end.cursor.clone()),
         }))
@@ -218,6 +221,16 @@ impl Logs {
     /// Forgets the nodes of a task that is over. Its lines must be flushed before.
     pub fn forget(&self, task: TaskId) {
         self.lock().nodes.retain(|(of, _), pending| *of != task || pending.dirty);
+    }
+
+    /// Forgets a node that nobody logs to for now. Its lines must be flushed before.
+    pub fn let_go(&self, task: TaskId, node: &str) {
+        let key = (task, node.to_owned());
+        let mut state = self.lock();
+        let unused = |pending: &Pending| !pending.dirty && Arc::strong_count(&pending.users) == 1;
+        if state.nodes.get(&key).is_some_and(unused) {
+            state.nodes.remove(&key);
+        }
     }
 
     fn add(&self, task: TaskId, node: &str, lines: Vec<(LogLevel, String)>, source: Source, permits: usize) {

@@ -98,6 +98,15 @@ pub struct Known {
     secrets: Vec<SecretText>,
     /// Of all secrets, made once for all runs that know no more: making it costs more than a small step.
     masker: Masker,
+    /// The same as stored, for who pins it.
+    stored: Arc<Vec<StoredOutput>>,
+}
+
+impl Known {
+    /// The outputs as stored.
+    pub(super) fn stored(&self) -> &[StoredOutput] {
+        &self.stored
+    }
 }
 
 /// The variables of one run.
@@ -112,19 +121,6 @@ pub struct RunVariables {
 
 impl TaskContext {
     /// The variables as a run of a step sees them, with outputs of earlier steps, and what masks its log.
-    ///
-    /// # Errors
-    /// When the store stopped or a secret cannot be opened.
-    pub async fn for_run(
-        &self,
-        services: &Services,
-        step: Option<(&Step, usize)>,
-        machine: Option<&Machine>,
-    ) -> Result<RunVariables, EngineError> {
-        Ok(self.seen_by(&self.known(services).await?, step, machine))
-    }
-
-    /// The same, from outputs that were read before.
     #[must_use]
     pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
         let mut system = System::new().task(self.task);
@@ -176,15 +172,29 @@ impl TaskContext {
         Ok(known.insert(all_known).clone())
     }
 
+    /// Outputs that a run saw when it began, whatever came since.
+    ///
+    /// # Errors
+    /// When a secret cannot be opened.
+    pub(super) fn pinned(&self, services: &Services, outputs: Vec<StoredOutput>) -> Result<Known, EngineError> {
+        let mut known = Known::default();
+        for output in outputs {
+            self.add(services, &mut known, output)?;
+        }
+        known.masker = Masker::new(known.secrets.iter().chain(&self.secrets));
+        Ok(known)
+    }
+
     /// Takes in an output that is in the store now.
     pub fn note(&self, output: StoredOutput) {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).push(output);
     }
 
     fn add(&self, services: &Services, known: &mut Known, output: StoredOutput) -> Result<(), EngineError> {
-        let Ok(step) = StepName::new(output.step) else {
+        let Ok(step) = StepName::new(&output.step) else {
             return Ok(());
         };
+        Arc::make_mut(&mut known.stored).push(output.clone());
         let machine = output.machine.and_then(|machine| MachineName::new(machine).ok());
         let outputs = Arc::make_mut(&mut known.outputs);
         match output.value {
