@@ -56,10 +56,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Its number and its plan, for looking at only.
+    /// What it would do, for looking at only.
     #[must_use]
-    pub fn into_plan(self) -> (TaskId, TaskPlan) {
-        (self.id(), self.plan)
+    pub fn what(&self) -> &TaskKind {
+        &self.view.summary.what
+    }
+
+    /// Its plan, for looking at only.
+    #[must_use]
+    pub fn plan(&self) -> &TaskPlan {
+        &self.plan
     }
 
     /// Makes it a child of the run that queues it: a cancel of that task reaches it too.

@@ -12,6 +12,6 @@ mod performer;
 mod substitute;
 mod waits;
 
-pub use context::{Subject, TaskContext, load, machine};
+pub use context::{Subject, TaskContext, gather, load, machine};
 pub use execute::{Execution, execute};
 pub use performer::failure;
