@@ -43,3 +43,4 @@ pub use error::{EngineError, ErrorKind};
 pub use events::{Followed, Follower};
 pub use open::{Engine, EngineConfig};
 pub use operations::package_view;
+pub use windlass_scheduler::Settings;

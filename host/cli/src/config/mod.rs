@@ -3,6 +3,8 @@
 //! The file is strict TOML and belongs to whoever runs a server. From it a client takes only where the server *of this
 //! machine* is, never another address: a file in somebody's folder must not be able to send a token elsewhere.
 
+mod limits;
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -12,6 +14,8 @@ use std::{
 use serde::Deserialize;
 
 use crate::errors::Failure;
+
+pub use limits::Limits;
 
 /// Where a server listens when nobody says otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7227);
@@ -30,6 +34,9 @@ pub struct File {
     pub log_format: Option<LogFormat>,
     /// Folder of plugins to install at start; relative to the file.
     pub plugins: Option<PathBuf>,
+    /// How much happens at once.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// How the server logs.
@@ -81,6 +88,8 @@ pub struct Server {
     pub log_format: Option<LogFormat>,
     /// Folder of plugins to install at start.
     pub plugins: Option<PathBuf>,
+    /// How much happens at once.
+    pub limits: Limits,
 }
 
 impl Server {
@@ -105,6 +114,7 @@ impl Server {
             listen: flags.listen.or(listen).or(file.listen).unwrap_or(DEFAULT_LISTEN),
             log_format: flags.log_format.or(format).or(file.log_format),
             plugins: flags.plugins.or(path("WINDLASS_PLUGINS")).or(file.plugins),
+            limits: file.limits,
         })
     }
 
@@ -199,7 +209,7 @@ impl File {
             Failure::new("config", "the configuration file cannot be used")
                 .at(place)
                 .cause(error.message())
-                .fix("it may hold data, listen, log_format and plugins; correct or remove the line")
+                .fix("it may hold data, listen, log_format, plugins and [limits]; correct or remove the line")
         })
     }
 
