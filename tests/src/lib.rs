@@ -2,6 +2,7 @@
 
 pub mod events;
 pub mod guests;
+pub mod runner;
 pub mod server;
 pub mod shop;
 pub mod site;

@@ -177,7 +177,9 @@ async fn confirmed_runs_leave_only_a_tombstone() {
             names
         };
         assert_eq!(names("runs"), Vec::<String>::new());
-        assert_eq!(names("done"), ["ack.0", "ack.1", "ack.2"]);
+        assert_eq!(names("done"), ["ack.0+go", "ack.1+go", "ack.2+go"]);
+        let size = |name: &str| std::fs::metadata(format!("{home}/done/{name}+go")).unwrap().len();
+        assert_eq!((size("ack.0"), size("ack.2")), (0, 0), "a tombstone is empty: it costs no block of the disk");
         let (exit, _) = run(machine, "ack.1", &sh("echo again")).await;
         assert!(matches!(exit, Err(MachineError::AlreadyTaken { .. })), "{exit:?}");
     }

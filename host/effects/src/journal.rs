@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -71,15 +71,25 @@ fn digest(effect: &Effect) -> String {
     hex::encode(Sha256::digest(&json))
 }
 
+/// How soon an entry must be safe. Entries keep their order, whatever their promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// With the next entry that promises more, or with the run's end: until then the world would answer the same again.
+    Later,
+    /// It survives a kill of the server once it is recorded, and a power cut once any later durable entry does.
+    Ordered,
+    /// It survives a power cut once it is recorded.
+    Durable,
+}
+
 /// Keeps a run's journal.
 #[async_trait]
 pub trait JournalStore: Send + Sync {
-    /// Records an entry. With `durable` it returns once the entry will survive a power cut; without, the
-    /// entry is ordered before every later durable one.
+    /// Records an entry.
     ///
     /// # Errors
     /// When the store cannot take it; the run must stop.
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String>;
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String>;
 
     /// Performs a local effect in the same transaction as its record.
     ///
@@ -94,13 +104,16 @@ pub struct Journaled<S, P> {
     performer: P,
     recorded: BTreeMap<u64, Entry>,
     next: AtomicU64,
+    /// Something was observed that a power cut might still take back.
+    observed: AtomicBool,
 }
 
 impl<S: JournalStore, P: Performer> Journaled<S, P> {
     /// A journal with these entries recorded already; none for a new run.
     pub fn new(store: S, performer: P, recorded: impl IntoIterator<Item = Entry>) -> Self {
-        let recorded = recorded.into_iter().map(|entry| (entry.index, entry)).collect();
-        Self { store, performer, recorded, next: AtomicU64::new(0) }
+        let recorded: BTreeMap<_, _> = recorded.into_iter().map(|entry| (entry.index, entry)).collect();
+        let observed = recorded.values().any(|entry| entry.class == EffectClass::Observe);
+        Self { store, performer, recorded, next: AtomicU64::new(0), observed: AtomicBool::new(observed) }
     }
 
     /// Whether the next effect is one that is recorded already.
@@ -146,9 +159,12 @@ impl<S: JournalStore, P: Performer> Journaled<S, P> {
             EffectClass::Local => return self.store.local(entry, effect).await.map_err(Stop::Host),
             // Nothing to know about an observation before it is made.
             EffectClass::Observe | EffectClass::Pinned => {}
-            EffectClass::Ticketed | EffectClass::Untracked | EffectClass::Wait => {
-                self.store.record(&entry, true).await.map_err(Stop::Host)?;
+            // The machine knows its ticket, so the same guest that asks the same again does no harm. But a guest
+            // asks the same only if what it has seen since is the same, too.
+            EffectClass::Ticketed if !self.observed.load(Ordering::Relaxed) => {
+                self.store.record(&entry, Promise::Ordered).await.map_err(Stop::Host)?;
             }
+            EffectClass::Ticketed | EffectClass::Untracked | EffectClass::Wait => self.record_durably(&entry).await?,
         }
         self.perform_and_record(entry, effect, cancel).await
     }
@@ -164,14 +180,30 @@ impl<S: JournalStore, P: Performer> Journaled<S, P> {
         if matches!(&answer, Err(failure) if failure.code == "cancelled") {
             return Ok(answer);
         }
-        // Only what no one else remembers must be on disk before the guest goes on.
-        let durable = entry.class == EffectClass::Untracked;
         entry.state = EntryState::Answered(answer);
-        self.store.record(&entry, durable).await.map_err(Stop::Host)?;
+        match entry.class {
+            // Only what no one else remembers must be on disk before the guest goes on.
+            EffectClass::Untracked => self.record_durably(&entry).await?,
+            // The machine gives the same answer until the run's end is durable and confirmed to it.
+            EffectClass::Ticketed => self.store.record(&entry, Promise::Later).await.map_err(Stop::Host)?,
+            EffectClass::Observe | EffectClass::Pinned => {
+                self.observed.store(true, Ordering::Relaxed);
+                self.store.record(&entry, Promise::Later).await.map_err(Stop::Host)?;
+            }
+            EffectClass::Local | EffectClass::Wait => {
+                self.store.record(&entry, Promise::Ordered).await.map_err(Stop::Host)?;
+            }
+        }
         match entry.state {
             EntryState::Answered(answer) => Ok(answer),
             EntryState::Started => Err(Stop::Host("an answer was lost".to_owned())),
         }
+    }
+
+    async fn record_durably(&self, entry: &Entry) -> Result<(), Stop> {
+        // Before the record: what is observed while it is written is not in it.
+        self.observed.store(false, Ordering::Relaxed);
+        self.store.record(entry, Promise::Durable).await.map_err(Stop::Host)
     }
 }
 
@@ -194,7 +226,7 @@ impl MemoryJournal {
 
 #[async_trait]
 impl JournalStore for MemoryJournal {
-    async fn record(&self, entry: &Entry, _durable: bool) -> Result<(), String> {
+    async fn record(&self, entry: &Entry, _promise: Promise) -> Result<(), String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.index, entry.clone());
         Ok(())
     }
@@ -205,17 +237,21 @@ impl JournalStore for MemoryJournal {
             other => Err(Failure::new("unavailable", format!("{} is not available here", other.name()))),
         };
         entry.state = EntryState::Answered(answer.clone());
-        self.record(&entry, true).await?;
+        self.record(&entry, Promise::Durable).await?;
         Ok(answer)
     }
 }
 
 #[async_trait]
 impl<T: JournalStore + ?Sized> JournalStore for std::sync::Arc<T> {
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
-        (**self).record(entry, durable).await
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
+        (**self).record(entry, promise).await
     }
     async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
         (**self).local(entry, effect).await
     }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -21,7 +21,7 @@ pub use effect::{
     SessionHandle, Stdin,
 };
 pub use grant::{Grants, MAX_INLINE, needed_capability};
-pub use journal::{Entry, EntryState, JournalStore, Journaled, MAX_ENTRIES, MemoryJournal};
+pub use journal::{Entry, EntryState, JournalStore, Journaled, MAX_ENTRIES, MemoryJournal, Promise};
 pub use layers::{Layers, Masked};
 pub use mask::{MASK, MIN_SECRET, MaskStream, Masker};
 pub use outcome::{Answer, Exit, Failure, HttpResponse, LockGrant, Outcome, PackageInfo, SubstituteReport};

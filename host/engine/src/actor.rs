@@ -11,12 +11,11 @@ use tokio::task::{JoinError, JoinHandle};
 use windlass_effects::CancelToken;
 use windlass_model::{MachineName, TaskId};
 use windlass_scheduler::{Decision, Event, RunKey, RunOutcome, StopKind};
-use windlass_store::Batch;
 
 use crate::{
     barrier,
     driver::{Actor, stop_text},
-    runs::{self, Execution, TaskContext},
+    runs::{self, Ended, Execution, TaskContext},
     services::Services,
 };
 
@@ -90,31 +89,27 @@ impl Hands {
             }
         });
         self.spawn(async move {
-            let (outcome, settled) = match AbortOnDrop(work).await {
-                Ok(Ok(ended)) => (ended.outcome, ended.settled),
-                Ok(Err(error)) => (RunOutcome::Failed { error }, None),
+            let ended = match AbortOnDrop(work).await {
+                Ok(Ok(ended)) => ended,
+                Ok(Err(error)) => Ended::early(RunOutcome::Failed { error }),
                 // A bug in the server ends this run, not the server.
                 Err(panic) => {
                     tracing::error!(?run, %panic, "a run panicked");
-                    (
-                        RunOutcome::Failed {
-                            error: "the server failed while it ran this step; its log tells more".to_owned(),
-                        },
-                        None,
-                    )
+                    let error = "the server failed while it ran this step; its log tells more".to_owned();
+                    Ended::early(RunOutcome::Failed { error })
                 }
             };
             let own = |(known, _, kind): &(u32, CancelToken, Option<StopKind>)| {
                 (*known == attempt).then_some(*kind).flatten()
             };
             let stopped = hands.lock().runs.get(&run).and_then(own);
-            let outcome = match (outcome, stopped) {
+            let outcome = match (ended.outcome, stopped) {
                 (RunOutcome::Cancelled, Some(StopKind::Timeout)) => {
                     RunOutcome::Failed { error: stop_text(StopKind::Timeout).to_owned() }
                 }
                 (outcome, _) => outcome,
             };
-            let told = services.driver.submit(Event::RunFinished { run, outcome }, None, Batch::new()).await;
+            let told = services.driver.submit(Event::RunFinished { run, outcome }, None, ended.with).await;
             {
                 let mut live = hands.lock();
                 if live.runs.get(&run).is_some_and(|(known, ..)| *known == attempt) {
@@ -122,7 +117,7 @@ impl Hands {
                 }
             }
             // The machine may forget a result only once its consequence is durable here.
-            if let (Ok(()), Some((machine, tickets))) = (told, settled) {
+            if let (Ok(()), Some((machine, tickets))) = (told, ended.settled) {
                 for ticket in tickets {
                     if let Err(error) = machine.ack(&ticket).await {
                         tracing::debug!(%ticket, %error, "a result stays on its machine for now");

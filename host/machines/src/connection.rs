@@ -24,6 +24,8 @@ const QUIET: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(8);
 /// Confirmations sent at once, at most.
 const BATCH: usize = 64;
+/// Confirmations that may wait on a machine whose disk is full; what is beyond goes by its age.
+const WAITING: usize = 4096;
 /// Days after which runs and tombstones of hosts that never came back are removed.
 const KEEP_DAYS: u32 = 30;
 
@@ -159,6 +161,8 @@ impl Connection {
     }
 
     /// Confirms everything on the list: results and output are safe, the machine may forget.
+    ///
+    /// What a full disk refuses stays on the list.
     pub(crate) async fn flush_acks(&self) -> Result<(), MachineError> {
         loop {
             let batch: Vec<Ticket> = {
@@ -169,22 +173,31 @@ impl Connection {
             if batch.is_empty() {
                 return Ok(());
             }
-            let request = |number| {
-                let mut code = format!("_w_ack {number}");
-                let mut children = lock(&self.children);
-                for ticket in &batch {
-                    let pid = children.remove(ticket).map(|pid| pid.to_string()).unwrap_or_default();
-                    let _ = write!(code, " {ticket}:{pid}");
+            match self.control.ask(|number| self.ack_request(number, &batch)).await?.as_str() {
+                "OK" => {
+                    let mut children = lock(&self.children);
+                    children.retain(|ticket, _| !batch.contains(ticket));
                 }
-                code.push('\n');
-                code
-            };
-            match self.control.ask(request).await?.as_str() {
-                "OK" => {}
-                "E full" => return Err(self.full("done")),
+                "E full" => {
+                    let mut acks = lock(&self.acks);
+                    let room = WAITING.saturating_sub(acks.len());
+                    acks.extend(batch.into_iter().take(room));
+                    return Err(self.full("done"));
+                }
                 other => return Err(self.odd(other)),
             }
         }
+    }
+
+    fn ack_request(&self, number: u64, batch: &[Ticket]) -> String {
+        let mut code = format!("_w_ack {number}");
+        let children = lock(&self.children);
+        for ticket in batch {
+            let pid = children.get(ticket).map(u32::to_string).unwrap_or_default();
+            let _ = write!(code, " {ticket}:{pid}");
+        }
+        code.push('\n');
+        code
     }
 
     /// Removes what nobody asked for in a month.

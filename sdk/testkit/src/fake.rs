@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use windlass_effects::{
     Answer, CancelToken, Effect, Entry, EntryState, HttpResponse, JournalStore, Line, LineSink, MemoryJournal,
-    PackageInfo, Performer,
+    PackageInfo, Performer, Promise,
 };
 use windlass_model::{SecretText, TaskId, TaskState, manifest::LockMode};
 
@@ -165,14 +165,14 @@ impl Performer for Live {
 
 #[async_trait]
 impl JournalStore for Live {
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
-        self.journal.record(entry, durable).await
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
+        self.journal.record(entry, promise).await
     }
 
     async fn local(&self, mut entry: Entry, effect: &Effect) -> Result<Answer, String> {
         let answer = self.answer(entry.index, effect);
         entry.state = EntryState::Answered(answer.clone());
-        self.journal.record(&entry, true).await?;
+        self.journal.record(&entry, Promise::Durable).await?;
         Ok(answer)
     }
 }

@@ -54,6 +54,10 @@ pub struct Logs {
 #[derive(Default)]
 struct State {
     nodes: HashMap<(TaskId, String), Pending>,
+    /// Nodes with something to write.
+    dirty: usize,
+    /// What was taken out is being written.
+    writing: bool,
     flushed: Vec<oneshot::Sender<()>>,
     closed: bool,
     /// The writer has ended: nobody answers any more.
@@ -141,7 +145,7 @@ impl Logs {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.ended {
+            if state.ended || (state.dirty == 0 && !state.writing) {
                 return;
             }
             state.flushed.push(sender);
@@ -172,6 +176,7 @@ impl Logs {
         for (task, node, lines) in written {
             self.shared.hub.publish(task, now, TaskChange::Log { node, lines });
         }
+        self.lock().writing = false;
         for sender in flushed {
             // Whoever asked may have gone away.
             let _ = sender.send(());
@@ -187,6 +192,7 @@ impl Logs {
         let mut state = self.lock();
         let (mut written, mut batches, mut permits) = (Vec::new(), Vec::new(), 0);
         let mut batch = Batch::new();
+        (state.dirty, state.writing) = (0, true);
         for ((task, node), pending) in &mut state.nodes {
             if !std::mem::take(&mut pending.dirty) {
                 continue;
@@ -217,7 +223,8 @@ impl Logs {
     fn add(&self, task: TaskId, node: &str, lines: Vec<(LogLevel, String)>, source: Source, permits: usize) {
         let at_ms = self.shared.clock.now_ms();
         let mut state = self.lock();
-        let pending = state.nodes.entry((task, node.to_owned())).or_default();
+        let State { nodes, dirty, .. } = &mut *state;
+        let pending = nodes.entry((task, node.to_owned())).or_default();
         let count = lines.len() as u64;
         for (level, text) in lines {
             pending.lines.push(LogLine { n: pending.end.lines, at_ms, level, text });
@@ -225,7 +232,7 @@ impl Logs {
         }
         pending.end.cursor.advance(source, count);
         pending.permits += permits;
-        pending.dirty = true;
+        *dirty += usize::from(!std::mem::replace(&mut pending.dirty, true));
         drop(state);
         self.wake.notify_one();
     }

@@ -19,6 +19,7 @@ use windlass_model::{
 use windlass_packages::digest::Sha256;
 use windlass_scheduler::{RunKey, RunOutcome};
 use windlass_script::Ending;
+use windlass_store::Batch;
 use windlass_wasm::{LentPackage, LentSession, Limits, RunError, RunRequest};
 
 use super::{
@@ -50,8 +51,18 @@ pub struct Execution {
 pub struct Ended {
     /// How.
     pub outcome: RunOutcome,
+    /// Records that belong into the commit of its end.
+    pub with: Batch,
     /// Results that the machine may forget then.
     pub settled: Option<(Arc<windlass_machines::Machine>, Vec<windlass_machines::Ticket>)>,
+}
+
+impl Ended {
+    /// A run that ended before it could do anything.
+    #[must_use]
+    pub fn early(outcome: RunOutcome) -> Self {
+        Self { outcome, with: Batch::new(), settled: None }
+    }
 }
 
 /// Executes a run. Never fails: what goes wrong is its outcome.
@@ -66,7 +77,8 @@ pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execu
             let outcome = judge(result, &begun.log, &cancel);
             services.logs.flush().await;
             let tickets = begun.performer.commands.take_tickets();
-            Ended { outcome, settled: begun.performer.machine.clone().map(|machine| (machine, tickets)) }
+            let settled = begun.performer.machine.clone().map(|machine| (machine, tickets));
+            Ended { outcome, with: begun.journal.take_waiting(), settled }
         }
         Err(failure) => {
             let node = begin_node(context, &execution);
@@ -76,9 +88,9 @@ pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execu
             {
                 let outcome = judge(Err(failure), &log, &cancel);
                 services.logs.flush().await;
-                return Ended { outcome, settled: None };
+                return Ended::early(outcome);
             }
-            Ended { outcome: RunOutcome::Failed { error: failure.message }, settled: None }
+            Ended::early(RunOutcome::Failed { error: failure.message })
         }
     }
 }
@@ -104,14 +116,13 @@ fn judge(result: Result<(), Failure>, log: &NodeLog, cancel: &CancelToken) -> Ru
 
 /// A run that is ready to go.
 struct Begun {
-    task: Arc<TaskContext>,
     run: RunKey,
-    id: RunId,
     step: Option<Step>,
     log: Arc<NodeLog>,
     context: Context,
     masker: windlass_effects::Masker,
     performer: Arc<RunPerformer>,
+    journal: Arc<StoredJournal>,
     cancel: CancelToken,
     entries: Vec<windlass_effects::Entry>,
     plugin: Option<windlass_wasm::Plugin>,
@@ -177,7 +188,7 @@ async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution: &Ex
         services: Arc::clone(services),
         run,
         id: id.clone(),
-        node,
+        node: node.clone(),
         context: context.clone(),
         log: Arc::clone(&log),
         secrets: secret_values,
@@ -185,9 +196,10 @@ async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution: &Ex
         machine: reached,
         commands: Commands::default(),
     });
+    let place = (node.rsplit_once('/').map_or("", |(step, _)| step), machine.as_ref().map(|machine| &machine.name));
+    let journal = Arc::new(StoredJournal::new(Arc::clone(services), Arc::clone(task), run, id, place, &entries));
     let cancel = execution.cancel.clone();
-    let task = Arc::clone(task);
-    Ok(Begun { task, run, id, step, log, context, masker, performer, cancel, entries, plugin, lent, secrets, machine })
+    Ok(Begun { run, step, log, context, masker, performer, journal, cancel, entries, plugin, lent, secrets, machine })
 }
 
 async fn reach(
@@ -290,14 +302,10 @@ impl Begun {
         self.context.names().into_iter().map(SecretHandle).collect()
     }
 
-    fn waist(&self, services: &Arc<Services>, grants: Grants) -> Arc<dyn Waist> {
-        let step = self.performer.node.rsplit_once('/').map_or("", |(step, _)| step).to_owned();
-        let machine = self.machine.as_ref().map(|machine| machine.name.to_string());
-        let (services, task) = (Arc::clone(services), Arc::clone(&self.task));
-        let journal = StoredJournal::new(services, task, self.run, self.id.clone(), step, machine, &self.entries);
+    fn waist(&self, grants: Grants) -> Arc<dyn Waist> {
         Arc::new(Layers::new(
             grants,
-            journal,
+            Arc::clone(&self.journal),
             self.entries.clone(),
             self.masker.clone(),
             Arc::clone(&self.performer),
@@ -321,7 +329,7 @@ async fn run_step(services: &Arc<Services>, _release: &windlass_model::Release, 
         grants: capabilities.clone(),
         limits: Limits { wall, ..Limits::default() },
     };
-    let waist = begun.waist(services, grants(begun, capabilities));
+    let waist = begun.waist(grants(begun, capabilities));
     match services.wasm.run(plugin, request, waist).await {
         Ok(_) => Ok(()),
         Err(RunError::Failed(failure)) => Err(failure),
@@ -339,7 +347,7 @@ async fn run_script(
     let script =
         windlass_script::Script::compile(name, text).map_err(|error| Failure::new("invalid", error.to_string()))?;
     let capabilities: BTreeSet<_> = script.manifest().needs.iter().cloned().collect();
-    let waist = begun.waist(services, grants(begun, capabilities));
+    let waist = begun.waist(grants(begun, capabilities));
     let request = windlass_script::Request {
         arguments: arguments.clone(),
         task: Some(begun.run.task),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use windlass_effects::{Answer, Effect, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome};
-use windlass_model::RunId;
+use windlass_effects::{Answer, Effect, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome, Promise};
+use windlass_model::{MachineName, RunId};
 use windlass_scheduler::{Event, LockRequest, RunKey};
 use windlass_store::{Batch, Key};
 
@@ -17,6 +17,9 @@ use crate::{
     services::Services,
     tasks,
 };
+
+/// Bytes of entries that may wait for the next one. Many runs end in one commit, whose size is bounded.
+const MAX_WAITING: usize = 16 << 10;
 
 /// Writes a run's journal.
 pub struct StoredJournal {
@@ -28,6 +31,8 @@ pub struct StoredJournal {
     machine: Option<String>,
     /// Which wish a lock's token belongs to.
     locks: Mutex<HashMap<u64, u64>>,
+    /// Entries that are written with the next one, or with the run's end.
+    waiting: Mutex<Batch>,
 }
 
 /// Reads what is recorded of a run.
@@ -47,10 +52,10 @@ impl StoredJournal {
         context: Arc<TaskContext>,
         run: RunKey,
         id: RunId,
-        step: String,
-        machine: Option<String>,
+        (step, machine): (&str, Option<&MachineName>),
         entries: &[Entry],
     ) -> Self {
+        let (step, machine) = (step.to_owned(), machine.map(ToString::to_string));
         let locks = entries
             .iter()
             .filter_map(|entry| match &entry.state {
@@ -58,7 +63,7 @@ impl StoredJournal {
                 _ => None,
             })
             .collect();
-        Self { services, context, run, id, step, machine, locks: Mutex::new(locks) }
+        Self { services, context, run, id, step, machine, locks: Mutex::new(locks), waiting: Mutex::default() }
     }
 
     fn key(&self, index: u64) -> Key {
@@ -67,6 +72,11 @@ impl StoredJournal {
 
     fn put(&self, batch: &mut Batch, entry: &Entry) -> Result<(), String> {
         JOURNAL.put(batch, self.key(entry.index), entry).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// What waits to be written: it belongs in front of whatever is written next.
+    pub fn take_waiting(&self) -> Batch {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), String> {
@@ -95,7 +105,7 @@ impl StoredJournal {
             return self.finish(entry, Err(Failure::denied("this run does not hold that lock"))).await;
         };
         entry.state = EntryState::Answered(Ok(Outcome::Done));
-        let mut batch = Batch::new();
+        let mut batch = self.take_waiting();
         self.put(&mut batch, &entry)?;
         let event = Event::LockReleased { request: LockRequest { run: self.run, number } };
         self.services.driver.submit(event, None, batch).await.map_err(|error| error.to_string())?;
@@ -120,7 +130,7 @@ impl StoredJournal {
         };
         let task = prepared.id();
         entry.state = EntryState::Answered(Ok(Outcome::Number(task.0)));
-        let mut batch = Batch::new();
+        let mut batch = self.take_waiting();
         self.put(&mut batch, &entry)?;
         prepared.child_of(self.run).queue(&self.services, batch).await.map_err(|error| error.to_string())?;
         Ok(Ok(Outcome::Number(task.0)))
@@ -128,7 +138,7 @@ impl StoredJournal {
 
     async fn finish(&self, mut entry: Entry, answer: Answer) -> Result<Answer, String> {
         entry.state = EntryState::Answered(answer.clone());
-        let mut batch = Batch::new();
+        let mut batch = self.take_waiting();
         batch.relaxed();
         self.put(&mut batch, &entry)?;
         self.commit(batch).await?;
@@ -138,18 +148,20 @@ impl StoredJournal {
 
 #[async_trait]
 impl JournalStore for StoredJournal {
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
         if let EntryState::Answered(Ok(Outcome::Lock(grant))) = &entry.state {
             self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(grant.token, entry.index);
         }
-        let mut batch = Batch::new();
-        if !durable {
-            batch.relaxed();
-        }
-        match self.put(&mut batch, entry) {
-            Ok(()) => {}
-            Err(error) => return Err(error),
-        }
+        let mut batch = self.take_waiting();
+        self.put(&mut batch, entry)?;
+        match promise {
+            Promise::Later if batch.bytes() <= MAX_WAITING => {
+                *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = batch;
+                return Ok(());
+            }
+            Promise::Later | Promise::Ordered => batch.relaxed(),
+            Promise::Durable => &mut batch,
+        };
         self.commit(batch).await
     }
 
@@ -157,7 +169,7 @@ impl JournalStore for StoredJournal {
         match effect {
             Effect::Output { name, value, sensitive } => {
                 // Ordered before the end of the run, which is durable.
-                let mut batch = Batch::new();
+                let mut batch = self.take_waiting();
                 batch.relaxed();
                 let output = self.output(&mut batch, name, value, *sensitive);
                 let answer = output.as_ref().map(|_| Outcome::Done).map_err(Clone::clone);

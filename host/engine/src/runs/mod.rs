@@ -13,5 +13,5 @@ mod substitute;
 mod waits;
 
 pub use context::{Subject, TaskContext, gather, load, machine};
-pub use execute::{Execution, execute};
+pub use execute::{Ended, Execution, execute};
 pub use performer::failure;

@@ -97,7 +97,7 @@ pub enum RunState {
     Starting,
     /// It runs.
     Running {
-        /// Since how many seconds.
+        /// Since how many seconds, where a start or a status was asked; 0 when only its output was.
         seconds: u64,
     },
     /// It ended.
