@@ -178,7 +178,7 @@ impl Play<'_> {
     /// `project version` of the tasks that a task starts.
     fn children(&self, n: u64) -> impl Iterator<Item = String> {
         let of = self.file.tasks.iter().filter(move |task| task.parent == Some(n)).flat_map(scenario::Task::numbers);
-        of.map(|child| format!("{} {}", self.project(child).unwrap(), self.version(child)))
+        of.map(move |child| format!("{} {}", self.project(child).unwrap(), self.version(child)))
     }
 
     /// Applies machines and processes, and makes a release for each task.

@@ -216,6 +216,8 @@ async fn every_wait_on_machines_says_why_and_is_planned_for() -> Anything<()> {
         ("g1", &[]),
         ("x", &[]),
         ("y", &[]),
+        ("q1", &["quad"]),
+        ("q2", &["quad"]),
     ]);
     machines.push(json!({ "name": "far", "environments": ["test"], "roles": ["far"], "connection": { "ssh": {
         "host": "127.0.0.1", "port": silent.local_addr()?.port(), "user": "nobody",
@@ -262,6 +264,14 @@ async fn every_wait_on_machines_says_why_and_is_planned_for() -> Anything<()> {
         ("guided", json!({ "guided": true, "steps": [step("fails", "g1", "exit 3")] })),
         ("ice", json!({ "steps": [step("hang", "ice", "echo begun; sleep 600")] })),
         ("cold", json!({ "steps": [step("web", "ice", "true")] })),
+        (
+            "fresh",
+            json!({ "steps": [
+                step("web", "box", "true"),
+                with(step("roll", "quad", "true"), json!({ "rolling": { "window": 1 } })),
+                { "name": "install", "uses": "deploy-package@1", "on": { "role": "quad" }, "with": { "package": "parcel" } },
+            ] }),
+        ),
         ("dead-one", deadly("x", "y")),
         ("dead-two", deadly("y", "x")),
     ];
@@ -313,7 +323,8 @@ async fn every_wait_on_machines_says_why_and_is_planned_for() -> Anything<()> {
     let mut told = Told(String::new());
     let dead = waits.deploy("dead-one").await?;
     waits.runs(dead, "first/x").await?;
-    for project in ["holder", "busy", "kept", "step-kept", "rolling", "narrow", "parcels", "cold", "dead-two"] {
+    for project in ["fresh", "holder", "busy", "kept", "step-kept", "rolling", "narrow", "parcels", "cold", "dead-two"]
+    {
         told.add(project, &waits.said(&["plan", project, "-e", "test"])?);
     }
     insta::assert_snapshot!("plan", told.0);
