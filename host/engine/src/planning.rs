@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use windlass_model::{
@@ -49,16 +52,14 @@ const OVERDUE_MS: u64 = 1_000;
 /// # Errors
 /// When something it names does not exist, or there is nothing to do.
 pub async fn plan(services: &Arc<Services>, request: DeployRequest) -> Result<PlanView, EngineError> {
-    let prepared = tasks::prepare_deployment(services, request).await?;
-    let id = prepared.id();
-    let context = runs::gather(services, id, prepared.what().clone()).await?;
-    let needs = barrier::needs(services, &context, prepared.plan()).await?;
+    let (next, what, plan) = tasks::prepare_deployment(services, request).await?.into_parts();
+    let context = runs::gather(services, next, what).await?;
+    let needs = barrier::needs(services, &context, &plan).await?;
     let deliveries = deliveries(services, &needs).await?;
-    let plan = prepared.plan().clone();
     let now = services.shared.clock.now_ms();
     let state = services.driver.look(State::clone).await?;
-    // Only now may another task get the number: in the state that was looked at nobody has it.
-    drop(prepared);
+    // Another task may have got the number meanwhile: a plan keeps none for itself.
+    let id = (next.0..).map(TaskId).find(|id| state.task(*id).is_none()).unwrap_or(next);
     let expected = Expected::new(Arc::clone(services), id, &deliveries, now);
     let work = tokio::task::spawn_blocking(move || {
         let found = forecast(&state, now, id, Some(plan.clone()), &expected, HORIZON);
@@ -120,6 +121,8 @@ struct Expected {
     moving: HashMap<MachineName, u64>,
     /// How long what runs now has been running, by task and node.
     running: HashMap<(TaskId, String), u64>,
+    /// Whether anything had to be guessed, of this task or of one that it waits for.
+    guessed: AtomicBool,
 }
 
 impl Expected {
@@ -137,13 +140,22 @@ impl Expected {
                 }
             }
         }
-        Self { services, own, moving, running }
+        let guessed = AtomicBool::new(deliveries.iter().any(|to| !to.learnt && !to.packages.is_empty()));
+        Self { services, own, moving, running, guessed }
     }
 
     /// How long a node took so far, if it was seen before.
     fn seen(&self, plan: &TaskPlan, node: &str) -> Option<u64> {
         let project = plan.concurrency_tag.as_ref()?.split('/').next()?;
         self.services.shared.history.of(project, node)
+    }
+
+    /// The same, or a guess.
+    fn seen_or(&self, plan: &TaskPlan, node: &str, guess_ms: u64) -> u64 {
+        self.seen(plan, node).unwrap_or_else(|| {
+            self.guessed.store(true, Ordering::Relaxed);
+            guess_ms
+        })
     }
 
     /// What is left of it, if it runs already.
@@ -161,7 +173,7 @@ impl Durations for Expected {
             return UNKNOWN_RUN_MS;
         };
         let node = run_node(&step.name, machine);
-        let takes = self.seen(plan, &node).unwrap_or(UNKNOWN_RUN_MS);
+        let takes = self.seen_or(plan, &node, UNKNOWN_RUN_MS);
         self.rest(run.task, node, takes)
     }
 
@@ -174,7 +186,7 @@ impl Durations for Expected {
             return self.moving.get(machine).copied().unwrap_or_default();
         }
         let node = packages_node(machine);
-        let takes = self.seen(plan, &node).unwrap_or(UNKNOWN_PACKAGES_MS);
+        let takes = self.seen_or(plan, &node, UNKNOWN_PACKAGES_MS);
         self.rest(task, node, takes)
     }
 
@@ -211,6 +223,7 @@ fn view(
         title: plan.title.clone(),
         starts_in_ms: found.starts_ms.map(after),
         ends_in_ms: found.ending.as_ref().map(|ending| after(ending.at_ms)),
+        guessed: expected.guessed.load(Ordering::Relaxed),
         state: found.ending.as_ref().map(|ending| ending.state),
         error: found.ending.as_ref().and_then(|ending| ending.error.clone()),
         skipped: skipped.collect(),

@@ -142,6 +142,8 @@ pub struct PlanView {
     /// When it ends, in milliseconds from now. None: it waits for what nothing here brings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_in_ms: Option<u64>,
+    /// Whether a duration had to be guessed, its own or that of something it waits for.
+    pub guessed: bool,
     /// How it ends if every step succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,

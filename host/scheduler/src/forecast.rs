@@ -252,7 +252,8 @@ impl Watch {
             Decision::TaskState { task, state } => {
                 self.close(Subject::Task(task), at_ms);
                 if state == TaskState::Executing {
-                    self.found.starts_ms = Some(at_ms);
+                    // One that had to give up its place meanwhile begins no second time.
+                    self.found.starts_ms.get_or_insert(at_ms);
                 }
             }
             Decision::StepState { task, step, .. } => self.close(Subject::Step(task, step), at_ms),

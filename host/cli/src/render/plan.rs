@@ -46,8 +46,12 @@ fn end(plan: &PlanView) -> String {
     let Some((ends, state)) = plan.ends_in_ms.zip(plan.state) else {
         return "it would not end by itself".to_owned();
     };
-    let guessed = plan.runs.iter().any(|run| !run.learnt);
-    let about = if guessed { ", in part a guess: ~ marks what was never seen before" } else { "" };
+    let own = plan.runs.iter().any(|run| !run.learnt);
+    let about = match (plan.guessed, own) {
+        (true, true) => ", in part a guess: ~ marks what was never seen before",
+        (true, false) => ", in part a guess: what it waits for was never seen before",
+        (false, _) => "",
+    };
     let error = plan.error.as_ref().map(|error| format!(": {}", visible(error))).unwrap_or_default();
     match state {
         TaskState::Succeeded => format!("over in {}{about}", duration(ends)),

@@ -10,7 +10,7 @@ use super::shown;
 fn plan(change: Value) -> PlanView {
     let mut whole = json!({
         "title": "deploy shop 1.1.0 to test", "skipped": [], "runs": [], "waits": [], "deliveries": [], "bytes": 0,
-        "locks": [], "questions": [], "deadlocks": [],
+        "locks": [], "questions": [], "deadlocks": [], "guessed": false,
     });
     for (key, value) in change.as_object().expect("an object") {
         whole[key] = value.clone();
@@ -38,7 +38,7 @@ fn delivery(machine: &str, packages: &[(&str, u64)], there: u64) -> Value {
 #[test]
 fn packages_steps_and_the_end() {
     let view = plan(json!({
-        "starts_in_ms": 0, "ends_in_ms": 3400, "state": "succeeded", "bytes": 21504,
+        "starts_in_ms": 0, "ends_in_ms": 3400, "state": "succeeded", "bytes": 21504, "guessed": true,
         "deliveries": [
             delivery("shop-1", &[("shop-db", 5120), ("shop-web", 8192)], 300),
             delivery("shop-2", &[("shop-web", 8192)], 500),
