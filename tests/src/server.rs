@@ -33,6 +33,8 @@ pub struct Server {
     plugins: Option<PathBuf>,
     url: String,
     token: String,
+    /// Variables of its next start.
+    env: Vec<(String, String)>,
 }
 
 impl Server {
@@ -56,9 +58,9 @@ impl Server {
 
     fn with(plugins: Option<PathBuf>) -> Anything<Self> {
         let folder = folder()?;
-        let (process, url) = serve(folder.path(), plugins.as_deref(), "127.0.0.1:0", &[])?;
+        let (process, url) = started(windlass()?, folder.path(), plugins.as_deref(), "127.0.0.1:0", &[])?;
         let token = fs::read_to_string(folder.path().join("data/token"))?.trim().to_owned();
-        Ok(Self { process, folder, plugins, url, token })
+        Ok(Self { process, folder, plugins, url, token, env: Vec::new() })
     }
 
     /// One without plugins whose data folder is a disk of its own with so many MiB. Nobody but the server sees that
@@ -88,7 +90,7 @@ impl Server {
             };
         }
         let (process, url) = started(command, folder.path(), None, "127.0.0.1:0", &[])?;
-        let mut server = Self { process, folder, plugins: None, url, token: String::new() };
+        let mut server = Self { process, folder, plugins: None, url, token: String::new(), env: Vec::new() };
         server.token = fs::read_to_string(server.small_disk().join("token"))?.trim().to_owned();
         Ok(Some(server))
     }
@@ -195,9 +197,46 @@ impl Server {
     /// As [`Server::start`].
     pub fn restart_with(&mut self, arguments: &[&str]) -> Anything<()> {
         self.kill9()?;
-        let listen = self.url.trim_start_matches("http://").to_owned();
-        (self.process, self.url) = serve(self.folder.path(), self.plugins.as_deref(), &listen, arguments)?;
+        let (command, listen) = self.again()?;
+        (self.process, self.url) = started(command, self.folder.path(), self.plugins.as_deref(), &listen, arguments)?;
         Ok(())
+    }
+
+    /// Starts it again and kills it after that time, wherever it is then.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_and_kill(&mut self, after: Duration) -> Anything<()> {
+        self.kill9()?;
+        let (command, listen) = self.again()?;
+        self.process = launched(command, self.folder.path(), self.plugins.as_deref(), &listen, &[])?;
+        std::thread::sleep(after);
+        Ok(self.kill9()?)
+    }
+
+    /// Sets a variable of its environment for the starts to come.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    fn again(&self) -> Anything<(Command, String)> {
+        let mut command = windlass()?;
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        Ok((command, self.url.trim_start_matches("http://").to_owned()))
+    }
+
+    /// Whether it has ended, and how.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn has_ended(&mut self) -> io::Result<Option<i32>> {
+        Ok(self.process.child.try_wait()?.map(code))
+    }
+
+    /// Asks it to stop, as a service manager does.
+    pub fn terminate(&self) {
+        self.process.signal(libc::SIGTERM);
     }
 
     /// Runs a command of the binary against this server to its end.
@@ -238,28 +277,34 @@ fn folder() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("windlass-server-").tempdir()
 }
 
-/// Starts a server and waits until it is ready; also tells where it serves.
-fn serve(folder: &Path, plugins: Option<&Path>, listen: &str, arguments: &[&str]) -> Anything<(Process, String)> {
-    started(windlass()?, folder, plugins, listen, arguments)
-}
-
-/// The same with the binary's command made already.
+/// Starts a server by the binary's command and waits until it is ready; also tells where it serves.
 fn started(
-    mut command: Command,
+    command: Command,
     folder: &Path,
     plugins: Option<&Path>,
     listen: &str,
     arguments: &[&str],
 ) -> Anything<(Process, String)> {
+    let mut process = launched(command, folder, plugins, listen, arguments)?;
+    let log = process.until_err(START, |log| ready(log).is_some())?;
+    let url = ready(&log).ok_or("the server did not say where it serves")?;
+    Ok((process, url))
+}
+
+/// The same without waiting.
+fn launched(
+    mut command: Command,
+    folder: &Path,
+    plugins: Option<&Path>,
+    listen: &str,
+    arguments: &[&str],
+) -> io::Result<Process> {
     command.args(["serve", "--log-format", "json", "--listen", listen]).arg("--data").arg(folder.join("data"));
     command.args(arguments);
     if let Some(plugins) = plugins {
         command.arg("--plugins").arg(plugins);
     }
-    let mut process = Process::spawn(command, folder)?;
-    let log = process.until_err(START, |log| ready(log).is_some())?;
-    let url = ready(&log).ok_or("the server did not say where it serves")?;
-    Ok((process, url))
+    Process::spawn(command, folder)
 }
 
 /// The URL in the line that says that the server is ready.
@@ -386,12 +431,16 @@ impl Process {
 
     /// Sends Ctrl-C.
     pub fn interrupt(&self) {
+        self.signal(libc::SIGINT);
+    }
+
+    fn signal(&self, signal: i32) {
         let Ok(pid) = i32::try_from(self.child.id()) else { return };
         // SAFETY: kill takes plain numbers and touches no memory; the child is ours and not waited for yet, so its
         // number belongs to nobody else.
         #[allow(unsafe_code)]
         unsafe {
-            libc::kill(pid, libc::SIGINT);
+            libc::kill(pid, signal);
         }
     }
 

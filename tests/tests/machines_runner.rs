@@ -4,8 +4,14 @@
 // A test may fail at any line; its helpers too.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use windlass_tests::runner::{FarSide, SHELLS};
 
 /// Calls `test` with a loaded shell of every kind and its home, whose name no shell may split.
@@ -184,5 +190,177 @@ fn what_a_vanished_host_left_goes_by_its_age() {
         assert!(far.ask("_w_status", "lives").unwrap().starts_with("RUNNING "), "{shell}");
         kill("-KILL", &pid);
         far.ask("_w_cancel", "lives 0").unwrap();
+    });
+}
+
+#[test]
+fn a_lower_fencing_token_starts_nothing() {
+    everywhere(|shell, far, home| {
+        let mut other = FarSide::load(shell, home, "k2").unwrap();
+        let ledger = home.join("ledger");
+        let mut try_with = |far: &mut FarSide, ticket: &str, fence: &str| {
+            far.say(&format!("_w_fence='{fence}'\n")).unwrap();
+            let answer = far.start(ticket, &format!("echo {ticket} >> '{}'", ledger.display())).unwrap();
+            far.say("_w_fence=\n").unwrap();
+            if answer.starts_with("STARTED") {
+                far.until(ticket, |state| state.starts_with("DONE")).unwrap();
+                "started".to_owned()
+            } else {
+                answer
+            }
+        };
+        for (n, (who, fence, answer)) in [
+            // Nobody has been there.
+            (1, "aa+05", "started"),
+            (1, "!aa+07", "started"),
+            (2, "!aa+07", "started"),
+            (2, "aa+08", "started"),
+            // Who shares shuts nobody out.
+            (1, "!aa+07", "started"),
+            (2, "!aa+09", "started"),
+            (1, "!aa+07", "E stale 09"),
+            (1, "aa+08", "E stale 09"),
+            (1, "aa+09", "started"),
+            // Another resource is none of its business, nor one whose name begins alike.
+            (1, "!bb+01", "started"),
+            (1, "!a+01", "started"),
+            (2, "!aa+10", "started"),
+            (1, "!aa+09", "E stale 10"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let far = if who == 1 { &mut *far } else { &mut other };
+            assert_eq!(try_with(far, &format!("f{n}"), fence), answer, "{shell}: {fence}");
+            let ran = fs::read_to_string(&ledger).unwrap().lines().any(|line| line == format!("f{n}"));
+            assert_eq!(ran, answer == "started", "{shell}: {fence}");
+        }
+        // A refused ticket is as it was, and what was started under a fence is only asked after it.
+        assert_eq!(far.ask("_w_status", "f12").unwrap(), "ABSENT", "{shell}");
+        assert_eq!(try_with(&mut *far, "f1", "!aa+01"), "DONE 0 -", "{shell}");
+        // Lower ones go with the next confirmation of whoever raised it.
+        for far in [&mut *far, &mut other] {
+            assert_eq!(far.ask("_w_ack", "f0: f1:").unwrap(), "OK", "{shell}");
+        }
+        assert_eq!(far.names("fences").unwrap(), ["a+01", "aa+10", "bb+01"], "{shell}");
+    });
+}
+
+#[test]
+fn outputs_are_held_to_their_cap_also_when_the_host_is_gone() {
+    everywhere(|shell, far, home| {
+        far.say("_w_cap=4\n_w_nap=0.1\n").unwrap();
+        let script = "i=0; while [ ! -e stop ]; do echo 0123456789abcdef0123456789abcdef; i=$((i+1)); \
+                      [ $((i % 400)) -eq 0 ] && sleep 0.02; done; echo the end >&2; exit 5";
+        far.say(&format!("cd '{}'\n", home.display())).unwrap();
+        far.start("loud", script).unwrap();
+        let out = home.join("runs/loud+out");
+        let size = || fs::metadata(&out).unwrap().len();
+        let until = |what: &dyn Fn() -> bool| {
+            let begin = Instant::now();
+            while !what() {
+                assert!(begin.elapsed() < Duration::from_secs(60), "{shell}: never; {} bytes", size());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        until(&|| size() > 40_000);
+        let head = fs::read(&out).unwrap()[..16_384].to_vec();
+        // While a host is there, it is asked for.
+        assert_eq!(far.ask("_w_trim_now", "").unwrap(), "OK");
+        until(&|| size() > 40_000);
+        // Then the shell itself looks after it: it shrinks again and again, and the head stays as it was.
+        far.hang_up();
+        for _ in 0..2 {
+            until(&|| size() > 20_000);
+            until(&|| size() < 20_000);
+        }
+        assert!(fs::read(&out).unwrap()[..16_384] == head, "{shell}");
+        fs::write(home.join("stop"), "").unwrap();
+        // Once nothing runs any more it goes too.
+        until(&|| fs::read_to_string(format!("/proc/{}/stat", far.pid())).unwrap_or_default().contains(") Z "));
+        let mut other = FarSide::load(shell, home, "k2").unwrap();
+        assert_eq!(other.until("loud", |state| state.starts_with("DONE")).unwrap(), "DONE 5 -oe", "{shell}");
+        assert_eq!(other.ask("_w_trim_now", "").unwrap(), "OK");
+        assert_eq!(size(), 16_384, "{shell}");
+    });
+}
+
+/// How far a run has come: states only go on.
+fn rank(state: &str) -> u8 {
+    match state.split(' ').next().unwrap() {
+        "ABSENT" | "PREPARED" => 0,
+        "STARTING" | "STARTED" => 1,
+        "RUNNING" => 2,
+        "DONE" | "LOST" | "FENCED" => 3,
+        "GONE" => 4,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn whatever_two_hosts_ask_in_whatever_order_a_run_begins_once_and_only_goes_on() {
+    let rounds = if std::env::var_os("WINDLASS_LONG").is_some() { 100 } else { 12 };
+    everywhere(|shell, far, home| {
+        let mut other = FarSide::load(shell, home, "k2").unwrap();
+        let ledger = home.join("ledger");
+        fs::write(&ledger, "").unwrap();
+        for seed in 0..rounds {
+            let mut random = StdRng::seed_from_u64(seed);
+            let ticket = format!("t{seed}");
+            let nap = random.random_range(0..4);
+            let script = format!("echo {ticket} >> '{}'; sleep 0.0{nap}; exit 5", ledger.display());
+            let (mut last, mut pids, mut story) = ("ABSENT".to_owned(), Vec::new(), Vec::new());
+            let (mut cancelled, mut killed) = (false, false);
+            for _ in 0..random.random_range(3..12) {
+                let who = random.random_bool(0.5);
+                let far = if who { &mut *far } else { &mut other };
+                let verb = random.random_range(0..10);
+                let state = match verb {
+                    0..=3 => far.start(&ticket, &script).unwrap(),
+                    4 => {
+                        cancelled = true;
+                        far.ask("_w_cancel", &format!("{ticket} 0")).unwrap()
+                    }
+                    5 if !pids.is_empty() => {
+                        // The record's own supervisor only, by the file it holds.
+                        let pid: &String = &pids[0];
+                        let holds = fs::read_link(format!("/proc/{pid}/fd/8"));
+                        if holds.is_ok_and(|file| file.starts_with(home)) {
+                            killed = true;
+                            let _ = Command::new("kill").args(["-KILL", pid]).output();
+                        }
+                        far.ask("_w_status", &ticket).unwrap()
+                    }
+                    6 if last.starts_with("DONE") => {
+                        assert_eq!(far.ask("_w_ack", &format!("{ticket}:")).unwrap(), "OK");
+                        far.ask("_w_status", &ticket).unwrap()
+                    }
+                    7 => {
+                        std::thread::sleep(Duration::from_millis(random.random_range(0..40)));
+                        far.ask("_w_status", &ticket).unwrap()
+                    }
+                    _ => far.ask("_w_status", &ticket).unwrap(),
+                };
+                story.push(format!("{verb} by {}: {state}", u8::from(who)));
+                let story = format!("{shell} seed {seed}: {story:#?}");
+                if let Some(pid) = state.strip_prefix("STARTED ") {
+                    pids.push(pid.to_owned());
+                }
+                assert!(rank(&state) >= rank(&last), "{story}");
+                if rank(&last) >= 3 && rank(&state) == 3 {
+                    assert_eq!(state, last, "an end does not change: {story}");
+                }
+                let starts = fs::read_to_string(&ledger).unwrap().lines().filter(|line| *line == ticket).count();
+                assert!(starts <= 1 && pids.len() <= 1, "{story}");
+                match state.split(' ').next().unwrap() {
+                    "FENCED" => assert!(cancelled && starts == 0, "{story}"),
+                    "LOST" => assert!(killed, "{story}"),
+                    "DONE" if !cancelled => assert!(state.starts_with("DONE 5 -") && starts == 1, "{story}"),
+                    _ => {}
+                }
+                last = state;
+            }
+            far.ask("_w_cancel", &format!("{ticket} 0")).unwrap();
+        }
     });
 }

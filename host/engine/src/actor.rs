@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinHandle};
 use windlass_effects::CancelToken;
 use windlass_model::{MachineName, TaskId};
 use windlass_scheduler::{Decision, Event, RunKey, RunOutcome, StopKind};
+use windlass_store::failpoint;
 
 use crate::{
     barrier,
@@ -46,7 +47,12 @@ impl Hands {
         let _ = self.services.set(services);
     }
 
-    /// Starts nothing more. What runs on machines goes on there and is picked up at the next start.
+    /// Starts nothing more; what runs goes on.
+    pub fn start_nothing_more(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Ends what runs here. What runs on machines goes on there and is picked up at the next start.
     pub async fn close(&self) {
         let mut work = {
             let mut live = self.lock();
@@ -119,6 +125,7 @@ impl Hands {
             // The machine may forget a result only once its consequence is durable here.
             if let (Ok(()), Some((machine, tickets))) = (told, ended.settled) {
                 for ticket in tickets {
+                    failpoint::pass(|| format!("ack/{}.{}", run.step, run.place));
                     if let Err(error) = machine.ack(&ticket).await {
                         tracing::debug!(%ticket, %error, "a result stays on its machine for now");
                     }

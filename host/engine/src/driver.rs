@@ -24,6 +24,7 @@ use crate::{
     error::EngineError,
     events::Hub,
     history::History,
+    points::Points,
     records::{COUNTERS, EVENTS, MACHINE_TASKS, RUNS, SNAPSHOT, STEPS, StoredEvent, StoredSnapshot, TASKS},
 };
 
@@ -164,6 +165,7 @@ struct Turn {
     acts: Vec<Decision>,
     finished: Vec<TaskId>,
     done: Vec<oneshot::Sender<()>>,
+    points: Points,
 }
 
 /// The driver's queue, made before the driver because its actor needs it.
@@ -300,6 +302,7 @@ impl Driver {
     fn take(&mut self, turn: &mut Turn, event: Event) -> Result<(), StoreError> {
         let now = self.shared.clock.now_ms();
         self.number += 1;
+        turn.points.add(&self.state, &event);
         let stored = StoredEvent { at_ms: now, event: event.clone() };
         let parts = EVENTS.put(&mut turn.batch, Key::of_id(self.number), &stored)?;
         self.since.push((self.number, parts));
@@ -466,9 +469,11 @@ impl Driver {
         if self.since.len() >= SNAPSHOT_EVERY {
             self.put_snapshot(&mut turn)?;
         }
+        turn.points.pass("before");
         if !turn.batch.is_empty() {
-            self.shared.store.commit(turn.batch).await?;
+            self.shared.store.commit(std::mem::take(&mut turn.batch)).await?;
         }
+        turn.points.pass("committed");
         {
             let mut board = self.shared.board.write().unwrap_or_else(PoisonError::into_inner);
             for view in turn.inserted {

@@ -1,5 +1,7 @@
 //! From a machine's record to the way it is reached. Secrets are read here, from where the record names them.
 
+use std::time::Duration;
+
 use windlass_machines::{Auth, Endpoint, LocalEndpoint, SshEndpoint};
 use windlass_model::{Connection, SecretText, SshAuth};
 
@@ -22,14 +24,17 @@ pub fn endpoint(connection: &Connection) -> Result<Endpoint, EngineError> {
 pub fn address(connection: &Connection) -> Endpoint {
     match connection {
         Connection::Local { home } => Endpoint::Local(LocalEndpoint { home: home.clone() }),
-        Connection::Ssh { host, port, user, auth: _, host_key, home } => Endpoint::Ssh(SshEndpoint {
-            host: host.clone(),
-            port: *port,
-            user: user.clone(),
-            auth: Auth::Agent,
-            host_key: host_key.clone(),
-            home: home.clone(),
-        }),
+        Connection::Ssh { host, port, user, auth: _, host_key, home, reconnect_seconds } => {
+            Endpoint::Ssh(SshEndpoint {
+                host: host.clone(),
+                port: *port,
+                user: user.clone(),
+                auth: Auth::Agent,
+                host_key: host_key.clone(),
+                home: home.clone(),
+                reconnect_for: reconnect_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            })
+        }
     }
 }
 

@@ -22,9 +22,11 @@ use crate::{
     error::EngineError,
     events::Hub,
     feed::Feed,
+    gate::Gate,
     history::History,
     holdings::Rates,
     logs::Logs,
+    once::{self, Keys, Once},
     plugins::Registry,
     restored,
     services::Services,
@@ -43,6 +45,8 @@ pub struct EngineConfig {
     pub clock: Arc<dyn Clock>,
     /// Whether to go on with what was under way in a backup that the data was restored from.
     pub resume_restored: bool,
+    /// A store to use instead of the one in the folder: for tests, and for measuring what that one costs.
+    pub store: Option<Arc<dyn Store>>,
 }
 
 impl EngineConfig {
@@ -56,6 +60,7 @@ impl EngineConfig {
             machines: windlass_machines::Config::default(),
             clock: Arc::new(SystemClock),
             resume_restored: false,
+            store: None,
         }
     }
 }
@@ -70,6 +75,8 @@ pub struct Engine {
     pub(crate) data: PathBuf,
     /// One backup at a time.
     pub(crate) backups: Arc<tokio::sync::Semaphore>,
+    /// The key under which this handle makes what it makes.
+    pub(crate) once: Option<Once>,
 }
 
 impl Engine {
@@ -83,7 +90,10 @@ impl Engine {
             .await
             .map_err(|error| EngineError::internal(format!("failed to create {}: {error}", data.display())))?;
         let vault = Vault::open(&data.join("secret.key"))?;
-        let store = open_store(&data).await?;
+        let store = match config.store {
+            Some(store) => store,
+            None => open_store(&data).await?,
+        };
         restored::admit(&*store, &vault, config.resume_restored).await?;
         // What an interrupted backup left behind; if it cannot go, it only takes space.
         let _ = tokio::fs::remove_dir_all(backup::scratch_folder(&data)).await;
@@ -123,6 +133,8 @@ impl Engine {
             http: http_client()?,
             contexts: Mutex::default(),
             numbers: Arc::default(),
+            keys: Keys::default(),
+            gate: Gate::default(),
         });
         let hands = Arc::new(Hands::default());
         hands.equip(Arc::clone(&services));
@@ -137,13 +149,23 @@ impl Engine {
         let actor = Arc::new(HandsActor(Arc::clone(&hands)));
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
-        let tasks = Arc::new(Mutex::new(vec![logs, driver]));
-        Ok(Self { services, hands, tasks, data, backups: Arc::new(tokio::sync::Semaphore::new(1)) })
+        let collector = tokio::spawn(once::collect(Arc::clone(&services)));
+        let tasks = Arc::new(Mutex::new(vec![logs, driver, collector]));
+        let backups = Arc::new(tokio::sync::Semaphore::new(1));
+        Ok(Self { services, hands, tasks, data, backups, once: None })
     }
 
     /// Resolves when the store has stopped; the server must then end and be started again.
     pub async fn stopped(&self) -> Arc<str> {
         self.services.shared.store.stopped().await
+    }
+
+    /// Brings what is under way to a point that the next start goes on from: no run, transfer or effect begins any
+    /// more, and those whose outcome nobody else knows come to their end, but for no longer than `within`. Commands
+    /// on machines go on. Tells whether that was time enough. [`Engine::close`] is to follow.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.hands.start_nothing_more();
+        self.services.gate.shut(within).await
     }
 
     /// Stops in good order: starts nothing more, writes what is known, closes the store. Commands on machines go on

@@ -23,7 +23,7 @@ use crate::{
     catalog,
     error::{EngineError, ErrorKind},
     events::Follower,
-    logs, machines,
+    logs, machines, once,
     open::Engine,
     packages, planning, plugins, releases, room, runs, scheduling, tasks, tokens,
 };
@@ -259,7 +259,7 @@ impl Engine {
     /// When something it needs is missing, or its version exists.
     pub async fn create_release(&self, project: &ProjectName, request: ReleaseRequest) -> Result<Release, EngineError> {
         self.admit_work("create a release", 0)?;
-        let release = releases::create(&self.services, project, request).await?;
+        let release = releases::create(&self.services, project, request, self.once.as_ref()).await?;
         packages::warm(&self.services, &release);
         Ok(release)
     }
@@ -305,7 +305,13 @@ impl Engine {
     /// When something it names does not exist, or there is nothing to do.
     pub async fn deploy(&self, request: DeployRequest) -> Result<TaskSummary, EngineError> {
         self.admit_work("queue a deployment", 0)?;
-        tasks::prepare_deployment(&self.services, request).await?.queue(&self.services, Batch::new()).await
+        self.queue(tasks::prepare_deployment(&self.services, request).await?).await
+    }
+
+    async fn queue(&self, prepared: tasks::Prepared) -> Result<TaskSummary, EngineError> {
+        let mut with = Batch::new();
+        once::mark(&self.services, self.once.as_ref(), once::Made::Task(prepared.id()), &mut with)?;
+        prepared.queue(&self.services, with).await
     }
 
     /// Queues the run of a script.
@@ -314,7 +320,7 @@ impl Engine {
     /// When it does not compile.
     pub async fn run_script(&self, request: ScriptRequest) -> Result<TaskSummary, EngineError> {
         self.admit_work("queue a script", 0)?;
-        tasks::prepare_script(&self.services, request).await?.queue(&self.services, Batch::new()).await
+        self.queue(tasks::prepare_script(&self.services, request).await?).await
     }
 
     /// Tasks that match, newest first.

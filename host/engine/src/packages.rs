@@ -14,6 +14,7 @@ use windlass_packages::{
     repository::PackageRecord,
     transfer::{LinkError, Progress as TransferProgress, Receiver},
 };
+use windlass_store::failpoint;
 
 use crate::{error::EngineError, machines::place, services::Services};
 
@@ -123,7 +124,9 @@ impl Mailbox {
             sync: false,
         };
         let begin = std::time::Instant::now();
-        self.machine.put(&spec, Counted { file, progress }).await.map_err(link)?;
+        let counted = Counted { file, progress, sent: 0, size: blob.size };
+        self.machine.put(&spec, counted).await.map_err(link)?;
+        failpoint::pass(|| "transfer/sent".to_owned());
         self.services.rates.note(&place(self.machine.endpoint()), blob.size, begin.elapsed());
         self.remember(source);
         Ok(())
@@ -175,6 +178,8 @@ fn link(error: windlass_machines::MachineError) -> LinkError {
 struct Counted<'p> {
     file: tokio::fs::File,
     progress: Option<&'p TransferProgress>,
+    sent: u64,
+    size: u64,
 }
 
 impl AsyncRead for Counted<'_> {
@@ -185,9 +190,14 @@ impl AsyncRead for Counted<'_> {
     ) -> std::task::Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let polled = std::pin::Pin::new(&mut self.file).poll_read(cx, buf);
+        let read = (buf.filled().len() - before) as u64;
         if let Some(progress) = self.progress {
-            progress.advance((buf.filled().len() - before) as u64);
+            progress.advance(read);
         }
+        if self.sent < self.size / 2 && self.sent + read >= self.size / 2 {
+            failpoint::pass(|| "transfer/half".to_owned());
+        }
+        self.sent += read;
         polled
     }
 }

@@ -15,7 +15,7 @@ use windlass_packages::repository::PackageRecord;
 use windlass_scheduler::{Event, Snapshot};
 use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
 
-use crate::{history::Learnt, holdings::Rate, logs::LogCursor, vault::Sealed};
+use crate::{history::Learnt, holdings::Rate, logs::LogCursor, once::StoredOnce, vault::Sealed};
 
 pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
 pub const MACHINES: Table<Machine> = Table::new("machines", 1);
@@ -63,6 +63,8 @@ pub const RATES: Table<Rate> = Table::new("rates", 1);
 pub const BROKEN_LOCKS: Table<BrokenLock> = Table::new("broken-locks", 1);
 /// Numbers that only grow, by name.
 pub const COUNTERS: Table<u64> = Table::new("counters", 1);
+/// What requests with an idempotency key made: by the digest of the key with its scope.
+pub const ONCE: Table<StoredOnce> = Table::new("idempotency-keys", 1);
 /// SHA-256 of bearer tokens, with their names.
 pub const TOKENS: Table<String> = Table::new("tokens", 1);
 

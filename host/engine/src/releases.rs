@@ -16,6 +16,7 @@ use windlass_store::{Batch, Key};
 use crate::{
     catalog,
     error::EngineError,
+    once::{self, Made, Once},
     plugins,
     records::{PROCESSES, RELEASE_VARIABLES, RELEASES, StoredValue, StoredVariable, VARIABLES, all},
     services::Services,
@@ -34,6 +35,7 @@ pub async fn create(
     services: &Services,
     project: &ProjectName,
     request: ReleaseRequest,
+    once: Option<&Once>,
 ) -> Result<Release, EngineError> {
     let store = &*services.shared.store;
     let project = catalog::project(services, project).await?.name;
@@ -83,7 +85,7 @@ pub async fn create(
         notes: request.notes,
         created_ms: services.shared.clock.now_ms(),
     };
-    store_release(services, &release, &stored).await?;
+    store_release(services, &release, &stored, once).await?;
     Ok(release)
 }
 
@@ -91,6 +93,7 @@ async fn store_release(
     services: &Services,
     release: &Release,
     variables: &[StoredVariable],
+    once: Option<&Once>,
 ) -> Result<(), EngineError> {
     let key = key(&release.project, &release.version);
     let mut batch = Batch::new();
@@ -99,6 +102,8 @@ async fn store_release(
     for (place, variable) in variables.iter().enumerate() {
         RELEASE_VARIABLES.put(&mut batch, key.clone().id(place as u64), variable)?;
     }
+    let made = Made::Release { project: release.project.clone(), version: release.version.clone() };
+    once::mark(services, once, made, &mut batch)?;
     services.shared.store.commit(batch).await.map(|_| ()).map_err(|error| match error {
         windlass_store::StoreError::Unmet(_) => EngineError::conflict(
             "release-exists",

@@ -14,8 +14,10 @@ use windlass_wasm::PluginHost;
 use crate::{
     driver::{DriverHandle, Shared},
     feed::Feed,
+    gate::Gate,
     holdings::Rates,
     logs::Logs,
+    once::Keys,
     plugins::Registry,
     runs::TaskContext,
     vault::Vault,
@@ -55,4 +57,8 @@ pub struct Services {
     pub contexts: Mutex<HashMap<TaskId, Arc<tokio::sync::OnceCell<Arc<TaskContext>>>>>,
     /// Keeps task numbers in the order of their commits.
     pub numbers: Arc<tokio::sync::Mutex<()>>,
+    /// Idempotency keys.
+    pub keys: Keys,
+    /// Shut when the server stops.
+    pub gate: Gate,
 }

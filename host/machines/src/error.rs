@@ -145,6 +145,22 @@ pub enum MachineError {
         /// The run.
         ticket: Ticket,
     },
+    /// Another holder of the lock has been there since: this one has lost it.
+    #[error(
+        "{machine} refused to start {ticket}: a later holder of {resource} has been there (token {seen}, ours {token})"
+    )]
+    Stale {
+        /// `user@host:port`.
+        machine: String,
+        /// The run.
+        ticket: Ticket,
+        /// What was locked.
+        resource: String,
+        /// The token of this start.
+        token: u64,
+        /// The highest the machine has seen.
+        seen: u64,
+    },
     /// A file there could not be read or written.
     #[error("{path} on {machine}: {reason}")]
     File {
@@ -245,6 +261,7 @@ impl MachineError {
             Self::HomeUnusable { .. } => "make the folder writable for that user, or set another `home` for the machine".into(),
             Self::OutcomeUnknown { .. } => "look at the machine, then choose: retry, take as done, or fail".into(),
             Self::AlreadyTaken { .. } | Self::Fenced { .. } => "start it under a new ticket".into(),
+            Self::Stale { .. } => "take the lock again, then start it under a new ticket".into(),
             Self::File { .. } => "check path and permissions there".into(),
             Self::TooLarge { .. } => "raise the limit, or fetch it as a stream".into(),
             Self::Damaged { .. } => "send it again; if it repeats, check the machine's disk and memory".into(),
@@ -252,6 +269,13 @@ impl MachineError {
             Self::Here { .. } => "check the disk of the Windlass server".into(),
             Self::Protocol { .. } => "check what the login shell of that user prints or replaces, then retry".into(),
         }
+    }
+
+    /// Whether trying to connect again may help: with a machine that was reached before, it is rather the network than
+    /// the wrong port.
+    #[must_use]
+    pub(crate) fn may_pass(&self) -> bool {
+        self.is_retryable() || matches!(self, Self::Handshake { .. } | Self::Timeout { .. })
     }
 
     /// Whether the same request may simply be made again, because nothing was decided.
@@ -262,7 +286,7 @@ impl MachineError {
 }
 
 /// A duration as people say it: `10 s`, `1.5 s`, `250 ms`.
-fn seconds(d: Duration) -> String {
+pub(crate) fn seconds(d: Duration) -> String {
     match (d.as_secs(), d.subsec_millis()) {
         (0, ms) => format!("{ms} ms"),
         (s, 0) => format!("{s} s"),

@@ -24,7 +24,7 @@ mod sink;
 mod ssh;
 mod ticket;
 
-pub use command::{CommandSpec, Exit, Interpreter, OUTPUT_CAP, Program};
+pub use command::{CommandSpec, Exit, Fence, Interpreter, OUTPUT_CAP, Program};
 pub use endpoint::{Auth, Endpoint, LocalEndpoint, SshEndpoint};
 pub use error::{Lost, MachineError};
 pub use facts::Facts;

@@ -14,6 +14,7 @@ mod batch;
 mod blobs;
 mod embedded;
 mod error;
+pub mod failpoint;
 mod faulty;
 mod journal;
 mod key;

@@ -86,16 +86,16 @@ fn separated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TaskState
     parts.map(|part| TaskState::deserialize(de::value::StrDeserializer::<D::Error>::new(part))).collect()
 }
 
-fn created(task: TaskSummary) -> Created<TaskSummary> {
+pub fn created(task: TaskSummary) -> Created<TaskSummary> {
     Created { location: format!("/api/v1/tasks/{}", task.id), value: task }
 }
 
 pub async fn deploy(call: Call<Nothing, Nothing, Json<DeployRequest>>) -> Result<Created<TaskSummary>, Fault> {
-    Ok(created(call.app.engine.deploy(call.body.0).await?))
+    Ok(created(call.app.engine.once(call.once).deploy(call.body.0).await?))
 }
 
 pub async fn run_script(call: Call<Nothing, Nothing, Json<ScriptRequest>>) -> Result<Created<TaskSummary>, Fault> {
-    Ok(created(call.app.engine.run_script(call.body.0).await?))
+    Ok(created(call.app.engine.once(call.once).run_script(call.body.0).await?))
 }
 
 pub async fn tasks(call: Call<Nothing, TasksQuery>) -> Result<Json<Items<TaskSummary>>, Fault> {

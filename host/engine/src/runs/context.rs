@@ -104,6 +104,8 @@ pub async fn gather(services: &Services, task: TaskId, what: TaskKind) -> Result
 pub struct Known {
     outputs: Arc<Outputs>,
     secrets: Vec<SecretText>,
+    /// Of all secrets, made once for all runs that know no more: making it costs more than a small step.
+    masker: Masker,
 }
 
 /// The variables of one run.
@@ -133,7 +135,6 @@ impl TaskContext {
     /// The same, from outputs that were read before.
     #[must_use]
     pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
-        let secrets: Vec<_> = known.secrets.iter().chain(&self.secrets).cloned().collect();
         let mut system = System::new().task(self.task);
         let mut place = Place::default();
         if let Subject::Deployment { release, environment } = &self.subject {
@@ -155,7 +156,7 @@ impl TaskContext {
         }
         let outputs = Arc::clone(&known.outputs);
         let context = Context::new(Arc::clone(&self.variables), place).system(system.clone()).outputs(outputs);
-        RunVariables { context, masker: Masker::new(&secrets), system }
+        RunVariables { context, masker: known.masker.clone(), system }
     }
 
     /// The outputs of the task so far: read from the store once, kept up by [`TaskContext::note`].
@@ -170,11 +171,15 @@ impl TaskContext {
             Some(known) => (known, news),
             None => {
                 let stored = all(&*services.shared.store, &OUTPUTS, OUTPUTS.starting_with(self.task.0)).await?;
-                (Known::default(), stored)
+                (Known { masker: Masker::new(&self.secrets), ..Known::default() }, stored)
             }
         };
+        let secrets = all_known.secrets.len();
         for output in news {
             self.add(services, &mut all_known, output)?;
+        }
+        if all_known.secrets.len() > secrets {
+            all_known.masker = Masker::new(all_known.secrets.iter().chain(&self.secrets));
         }
         Ok(known.insert(all_known).clone())
     }

@@ -6,13 +6,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use windlass_effects::{Answer, Effect, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome, Promise};
+use windlass_effects::{
+    Answer, Effect, EffectClass, Entry, EntryState, Failure, JournalStore, LockGrant, Outcome, Promise,
+};
 use windlass_model::{MachineName, RunId};
 use windlass_scheduler::{Event, LockRequest, RunKey};
-use windlass_store::{Batch, Key};
+use windlass_store::{Batch, Key, failpoint};
 
 use super::context::{TaskContext, output_place};
 use crate::{
+    gate::Pass,
     records::{JOURNAL, OUTPUTS, StoredOutput, StoredValue, run_key},
     services::Services,
     tasks,
@@ -33,6 +36,8 @@ pub struct StoredJournal {
     locks: Mutex<HashMap<u64, u64>>,
     /// Entries that are written with the next one, or with the run's end.
     waiting: Mutex<Batch>,
+    /// Effects under way that must not be cut off: nobody could know their outcome.
+    open: Mutex<HashMap<u64, Pass>>,
 }
 
 /// Reads what is recorded of a run.
@@ -63,7 +68,8 @@ impl StoredJournal {
                 _ => None,
             })
             .collect();
-        Self { services, context, run, id, step, machine, locks: Mutex::new(locks), waiting: Mutex::default() }
+        let (locks, waiting, open) = (Mutex::new(locks), Mutex::default(), Mutex::default());
+        Self { services, context, run, id, step, machine, locks, waiting, open }
     }
 
     fn key(&self, index: u64) -> Key {
@@ -77,6 +83,15 @@ impl StoredJournal {
     /// What waits to be written: it belongs in front of whatever is written next.
     pub fn take_waiting(&self) -> Batch {
         std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where a test may end the process: around each record of each effect of each run.
+    fn point(&self, entry: &Entry, moment: &str) {
+        failpoint::pass(|| {
+            let place = self.machine.as_deref().unwrap_or("server");
+            let state = if entry.state == EntryState::Started { "started" } else { "answered" };
+            format!("journal/{}/{place}/{} {}/{state}/{moment}", self.step, entry.index, entry.effect)
+        });
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), String> {
@@ -149,9 +164,35 @@ impl StoredJournal {
 #[async_trait]
 impl JournalStore for StoredJournal {
     async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
+        let pass = match &entry.state {
+            EntryState::Started => Some(self.services.gate.pass().await),
+            EntryState::Answered(_) => None,
+        };
         if let EntryState::Answered(Ok(Outcome::Lock(grant))) = &entry.state {
             self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(grant.token, entry.index);
         }
+        self.point(entry, "before");
+        self.write(entry, promise).await?;
+        self.point(entry, "recorded");
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match pass.filter(|_| entry.class == EffectClass::Untracked) {
+            Some(pass) => open.insert(entry.index, pass),
+            None => open.remove(&entry.index),
+        };
+        Ok(())
+    }
+
+    async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
+        let _pass = self.services.gate.pass().await;
+        self.point(&entry, "before");
+        let done = self.perform_local(entry.clone(), effect).await;
+        self.point(&entry, "recorded");
+        done
+    }
+}
+
+impl StoredJournal {
+    async fn write(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
         let mut batch = self.take_waiting();
         self.put(&mut batch, entry)?;
         match promise {
@@ -165,7 +206,7 @@ impl JournalStore for StoredJournal {
         self.commit(batch).await
     }
 
-    async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
+    async fn perform_local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
         match effect {
             Effect::Output { name, value, sensitive } => {
                 // Ordered before the end of the run, which is durable.

@@ -9,20 +9,25 @@
 #   T+script.K  the script as connection K sent it      T+in.K   its standard input
 #   T+out T+err what it printed                         T+cancel a cancel came while it ran
 # T+go then takes what is known of the run, a line each:
-#   G                    it has its place on the disk: a disk that fills up meanwhile loses nothing of the rest
+#   G CAP                it has its place on the disk: a disk that fills up meanwhile loses nothing of the rest;
+#                        blocks of 4 KiB that each of its two outputs may take
 #   F                    a cancel won: it can never start
 #   S PID BIRTH BOOT     the supervisor
 #   L PID                the command and its process group
 #   R CODE MARKS         how it ended
 # Each ends in " ." so that a half-written one is never believed. An ack moves T+go to $home/done, where it is the
 # tombstone, and empties it: at any moment a known ticket has its T+go in one of the two folders.
+# $home/fences/R+N says that a start for resource R with token N was seen: none with a lower token starts any more.
 # The supervisor keeps T+go open as descriptor 8 and nobody else does: that is how it is known to live.
 # Few and small files, because some file systems take long to give out again what was just given back.
 #
 # Every answer is one line, one write, led by the connection's nonce:
 #   "N = Q STATE" answers request Q; "N ! T STATE" tells unasked that T ended; "N | Q" ends a stretch of raw bytes.
-# The host sets _w_n (nonce), _w_k (connection) and _w_home before this text, and _w_ext (how a script's name ends)
-# before a start.
+# The host sets _w_n (nonce), _w_k (connection) and _w_home before this text, and before a start _w_ext (how a script's
+# name ends), _w_cap (as in G) and _w_fence (R+N, with a ! before it for a holder that excludes all others; or nothing).
+#
+# When its input ends, because the host is gone, the shell stays as long as anything runs, so that no output fills the
+# disk unseen.
 
 _w_umask=$(umask)
 umask 077
@@ -30,7 +35,8 @@ trap '' HUP
 _w_home=${_w_home:-$HOME/.windlass}
 _w_runs=$_w_home/runs
 _w_done=$_w_home/done
-_w_ext=
+_w_fences=$_w_home/fences
+_w_ext= _w_cap=16384 _w_fence= _w_old=
 _w_nl='
 '
 
@@ -87,15 +93,17 @@ _w_state_aged() {
   esac
   return 0
 }
-# Reads the records of run $_w_f: _w_sup = "PID BIRTH BOOT", _w_lead = PID. Succeeds once it is over, with _w_s.
+# Reads the records of run $_w_f: _w_sup = "PID BIRTH BOOT", _w_lead = PID, _w_most = its cap. Succeeds once it is
+# over, with _w_s.
 _w_ended() {
-  _w_sup= _w_lead= _w_s=
+  _w_sup= _w_lead= _w_s= _w_most=
   while read -r _w_kind _w_1 _w_2 _w_3 _w_4; do
     case "$_w_kind $_w_1 $_w_2 $_w_3 $_w_4" in
     S*' .') _w_sup="$_w_1 $_w_2 $_w_3" ;;
     L*' .  ') _w_lead=$_w_1 ;;
     R*' . ') _w_s="DONE $_w_1 $_w_2" ;;
     'F .   ') _w_s=FENCED ;;
+    G*' .  ') _w_most=$_w_1 ;;
     esac
   done <"$_w_f+go"
   [ -n "$_w_s" ]
@@ -125,6 +133,25 @@ _w_find() {
   eval "_w_i_$1=\$_w_i"
 }
 
+# Whether a start with $_w_fence may be: sees it, then looks whether a higher one was seen, _w_l = the highest.
+# Names of one resource have one length, so they sort as their tokens do.
+_w_fresh() {
+  _w_b=$_w_fences/${_w_fence#!}
+  _w_x=
+  if [ "$_w_fence" != "${_w_fence#!}" ] && [ ! -e "$_w_b" ]; then
+    true >"$_w_b" || return 1
+    _w_x=1
+  fi
+  for _w_l in "${_w_b%+*}"+*; do
+    [ -n "$_w_x" ] && [ "$_w_b" \> "$_w_l" ] && _w_old="$_w_old ../fences/${_w_l##*/}"
+  done
+  [ "$_w_l" = "${_w_b%+*}+*" ] && _w_l=$_w_b
+  if [ "$_w_l" \> "$_w_b" ]; then
+    [ -n "$_w_x" ] && _w_old="$_w_old ../fences/${_w_b##*/}"
+    return 1
+  fi
+}
+
 # start Q T INTERPRETER SCRIPT INPUT: any number of calls, from any number of hosts, start T at most once.
 # INTERPRETER is - for a plain program. SCRIPT and INPUT are 't' and the text, 'f' when already uploaded, or '-'.
 # The request defines _w_env (exports, folder) and _w_cmd (execs the program) before.
@@ -133,6 +160,10 @@ _w_start() {
   if [ -e "$_w_f+go" ] || [ -e "$_w_done/$2+go" ]; then _w_state_aged "$2"; _w_say "= $1 $_w_s"; return; fi
   _w_i=
   if [ "$3" != - ]; then _w_find "$3" || { _w_say "= $1 E tool $3"; return; }; fi
+  if [ -n "$_w_fence" ]; then
+    _w_l=
+    _w_fresh || { case $_w_l in ?*) _w_say "= $1 E stale ${_w_l##*+}" ;; *) _w_drop ;; esac; return; }
+  fi
   case $4 in t*) { _w_put "${4#t}" >"$_w_f+script.$_w_k$_w_ext"; } || { _w_drop; return; } ;; esac
   _w_in=/dev/null
   case $5 in
@@ -153,7 +184,7 @@ _w_begin() {
     _w_say "= $_w_q GONE"
     return 0
   fi
-  if _w_put "G .$_w_nl" >&8; then :; else
+  if _w_put "G $_w_cap .$_w_nl" >&8; then :; else
     rm -f "$_w_f+go" </dev/null
     _w_drop
     return 0
@@ -195,7 +226,7 @@ _w_supervise() {
 _w_status() { _w_state_aged "$2"; _w_say "= $1 $_w_s"; }
 
 # poll Q T OUT ERR COUNT: state, then up to COUNT blocks of 4 KiB of each stream from block OUT and ERR.
-# The state is taken first, so DONE with a short answer means: that was all. '-' throws that stream away.
+# The state is taken first, so DONE with a short answer means: that was all. '-N' throws away what is beyond block N.
 _w_poll() {
   _w_state "$2"
   _w_slice "$_w_f+out" "$3" "$5"
@@ -206,9 +237,45 @@ _w_poll() {
 _w_slice() {
   [ -s "$1" ] || return 0
   case $2 in
-  -) true >"$1" ;;
+  -*) _w_cut "$1" "${2#-}" ;;
   *) dd if="$1" bs=4096 skip="$2" count="$3" </dev/null ;;
   esac
+}
+
+# Cuts file $1 after block $2. What appends to it goes on there.
+_w_cut() { dd if=/dev/null of="$1" bs=4096 seek="$2" </dev/null; }
+
+# Cuts every output that outgrew its cap. Succeeds while anything runs.
+_w_trim() {
+  for _w_l in $(cd "$_w_runs" && find . -name '*+[oe]*' -size +8 </dev/null); do
+    _w_l=${_w_l#./}
+    _w_f=$_w_runs/${_w_l%+*}
+    _w_ended
+    [ -n "$_w_most" ] || continue
+    _w_l=$_w_runs/$_w_l
+    [ -n "$(find "$_w_l" -size +$((_w_most * 8)) </dev/null)" ] && _w_cut "$_w_l" "$_w_most"
+  done
+  for _w_l in "$_w_runs"/*+go; do
+    _w_f=${_w_l%+go}
+    _w_ended && continue
+    [ -n "$_w_sup" ] && _w_alive "$_w_sup" && return 0
+  done
+  return 1
+}
+# trim Q
+_w_trim_now() { _w_trim; _w_say "= $1 OK"; }
+# One shell for all of a machine's runs is enough; two do no harm.
+_w_nap=5
+_w_guard() {
+  trap - EXIT
+  exec </dev/null >/dev/null
+  _w_trim || return
+  _w_l=
+  read -r _w_l <"$_w_home/guard"
+  [ -n "$_w_l" ] && [ "/proc/$_w_l/fd/9" -ef "$_w_home/guard" ] && return
+  exec 9>"$_w_home/guard"
+  echo $$ >&9
+  while sleep "$_w_nap"; do _w_trim || return; done
 }
 
 # cancel Q T GRACE: if it wins `go`, T can never start; else TERM to the group, KILL after GRACE seconds, then KILL
@@ -317,7 +384,8 @@ _w_ack() {
     (cd "$_w_runs" && exec mv -f $_w_m "$_w_done/") </dev/null || { _w_say "= $_w_q E full"; return; }
     for _w_t in $_w_m; do true >"$_w_done/$_w_t"; done
   fi
-  (cd "$_w_runs" && exec rm -f $_w_l) </dev/null
+  # Lower fences go along, so that they cost no program of their own.
+  (cd "$_w_runs" && exec rm -f $_w_l $_w_old) </dev/null && _w_old=
   _w_say "= $_w_q OK"
 }
 
@@ -374,9 +442,10 @@ _w_boot=
 if _w_l=$(command -v setsid); then _w_detach=$_w_l
 elif _w_l=$(command -v perl); then _w_detach="$_w_l -MPOSIX -e POSIX::setsid();exec{\$ARGV[0]}@ARGV"
 else _w_detach=; fi
-if [ -d "$_w_runs" ] && [ -d "$_w_done" ] && [ -d "$_w_home/packages" ]; then :; else
-  mkdir -p "$_w_runs" "$_w_done" "$_w_home/packages" </dev/null && chmod 700 "$_w_home"
+if [ -d "$_w_runs" ] && [ -d "$_w_done" ] && [ -d "$_w_fences" ] && [ -d "$_w_home/packages" ]; then :; else
+  mkdir -p "$_w_runs" "$_w_done" "$_w_fences" "$_w_home/packages" </dev/null && chmod 700 "$_w_home"
 fi 2>/dev/null
 if [ -d "$_w_runs" ] && [ -w "$_w_runs" ] && [ -d "$_w_done" ]; then _w_say "= 0 READY $_w_home"; else _w_say '= 0 E home'; fi
+trap _w_guard EXIT
 # From here on the answers say what there is to say.
 exec 2>/dev/null

@@ -107,7 +107,7 @@ impl Shell {
         };
         tokio::spawn(listen(channel.output, Frames::new(&nonce), shared, Arc::downgrade(&link)));
         shell.send(boot).await?;
-        let answer = shell.answer(is_ready).await?;
+        let answer = shell.in_time(ANSWER, is_ready).await?;
         match answer.text.strip_prefix("READY ") {
             Some(path) => {
                 path.clone_into(&mut shell.home);
@@ -170,13 +170,16 @@ impl Shell {
         }
         let _forget = Forget { shared: &self.shared, number };
         self.send(code(number)).await?;
-        match tokio::time::timeout(limit, self.answer(receiver)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.link.close("its shell does not answer any more");
-                Err(self.lost("its shell does not answer any more"))
-            }
+        self.in_time(limit, receiver).await
+    }
+
+    /// The answer, or the end of the link: a shell that does not answer is of no use to anybody.
+    async fn in_time(&self, limit: Duration, receiver: oneshot::Receiver<Answer>) -> Result<Answer, MachineError> {
+        if let Ok(answer) = tokio::time::timeout(limit, self.answer(receiver)).await {
+            return answer;
         }
+        self.link.close("its shell does not answer any more");
+        Err(self.lost("its shell does not answer any more"))
     }
 
     async fn send(&self, code: String) -> Result<(), MachineError> {

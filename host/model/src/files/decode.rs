@@ -131,7 +131,7 @@ fn connection(shape: &mut Shape<'_>, node: &Node) -> Option<Connection> {
         let home = maybe_text(shape, &fields, "home")?;
         return Some(Connection::Local { home });
     }
-    const KEYS: &[&str] = &["host", "port", "user", "auth", "host_key", "home"];
+    const KEYS: &[&str] = &["host", "port", "user", "auth", "host_key", "home", "reconnect_seconds"];
     let fields = shape.fields(node, "an SSH connection", KEYS)?;
     let host = shape.required(&fields, "host", "web1.example.org").and_then(|node| shape.text(node, "host"));
     let user = shape.required(&fields, "user", "deploy").and_then(|node| shape.text(node, "user"));
@@ -145,6 +145,10 @@ fn connection(shape: &mut Shape<'_>, node: &Node) -> Option<Connection> {
     };
     let host_key = maybe_text(shape, &fields, "host_key");
     let home = maybe_text(shape, &fields, "home");
+    let reconnect_seconds = match fields.get("reconnect_seconds") {
+        Some(node) => Some(shape.number(node, "reconnect_seconds", 0..=u64::from(u32::MAX))?),
+        None => None,
+    };
     Some(Connection::Ssh {
         host: host?,
         port: u16::try_from(port?).ok()?,
@@ -152,6 +156,7 @@ fn connection(shape: &mut Shape<'_>, node: &Node) -> Option<Connection> {
         auth: auth?,
         host_key: host_key?,
         home: home?,
+        reconnect_seconds: reconnect_seconds.and_then(|seconds| u32::try_from(seconds).ok()),
     })
 }
 
