@@ -25,9 +25,9 @@ use crate::{
     clock::Clock,
     error::EngineError,
     events::Hub,
+    history::History,
     points::Points,
-    records::{COUNTERS, DURATIONS, EVENTS, MACHINE_TASKS, RUNS, SNAPSHOT, STEPS, StoredEvent, StoredSnapshot, TASKS},
-    scheduling::{Learnt, learnt, learnt_key},
+    records::{COUNTERS, EVENTS, MACHINE_TASKS, RUNS, SNAPSHOT, STEPS, StoredEvent, StoredSnapshot, TASKS},
 };
 
 /// Events that may wait for the driver; who sends more waits.
@@ -79,8 +79,13 @@ impl DriverHandle {
 
     /// Sends an event without waiting for its commit.
     pub async fn send(&self, event: Event) {
+        self.send_with(event, Batch::new()).await;
+    }
+
+    /// The same with records that belong into its commit.
+    pub async fn send_with(&self, event: Event, with: Batch) {
         // A driver that has stopped takes the event in again after the restart.
-        let happened = Happened { event, view: None, with: Batch::new(), done: None };
+        let happened = Happened { event, view: None, with, done: None };
         let _ = self.0.send(Input::Event(Box::new(happened))).await;
     }
 
@@ -121,6 +126,8 @@ pub struct Shared {
     pub board: RwLock<Board>,
     /// The event stream.
     pub hub: Hub,
+    /// How long steps took so far.
+    pub history: History,
     /// Grows whenever a task changes state: wakes those who wait for tasks.
     pub generation: watch::Sender<u64>,
     /// Runs that wait for a named lock.
@@ -145,8 +152,6 @@ pub struct Driver {
     /// The board as it will be once the current commit is durable.
     ahead: Board,
     number: u64,
-    /// How long steps take, by project and node.
-    learnt: HashMap<(String, String), Learnt>,
     /// Events stored since the last snapshot, with the number of their parts.
     since: Vec<(u64, u64)>,
 }
@@ -206,8 +211,7 @@ impl Driver {
             }
         }
         *shared.board.write().unwrap_or_else(PoisonError::into_inner) = ahead.clone();
-        let learnt = learnt(&*store).await?;
-        let mut driver = Self { shared, actor, inputs, state, ahead, number, learnt, since: Vec::new() };
+        let mut driver = Self { shared, actor, inputs, state, ahead, number, since: Vec::new() };
         driver.recover(settings).await?;
         Ok(driver)
     }
@@ -307,7 +311,7 @@ impl Driver {
             .and_then(|task| self.state.task(task).map(|(plan, _)| (task, Arc::clone(plan))))
             .into_iter()
             .collect();
-        self.tell_packages(turn, now, &event);
+        self.tell_packages(turn, now, &event)?;
         for decision in self.state.next(now, event) {
             let ended = match &decision {
                 Decision::RunState { run, state: RunState::Succeeded, .. } => {
@@ -334,40 +338,40 @@ impl Driver {
     }
 
     /// Notes how far the package barrier is: the scheduler knows only that it is not open yet.
-    fn tell_packages(&mut self, turn: &mut Turn, now: u64, event: &Event) {
+    fn tell_packages(&mut self, turn: &mut Turn, now: u64, event: &Event) -> Result<(), StoreError> {
         let (task, machine, error) = match event {
             Event::PackagesAcquired { task, machine: Some(machine) } => (*task, machine, None),
             Event::PackagesFailed { task, machine: Some(machine), error, .. } => (*task, machine, Some(error.clone())),
-            _ => return,
+            _ => return Ok(()),
         };
         let state = if error.is_some() { RunState::Failed } else { RunState::Succeeded };
         let node = packages_node(machine);
+        if error.is_none() {
+            self.learn(turn, task, now, &node)?;
+        }
         self.note(turn, task, now, TaskChange::Run { node, state, reason: None, error, progress: None });
-        let Some(barrier) = self.ahead.get(task).and_then(|detail| detail.packages.as_ref()) else { return };
+        let Some(barrier) = self.ahead.get(task).and_then(|detail| detail.packages.as_ref()) else { return Ok(()) };
         if barrier.runs.iter().all(|run| run.state.is_final()) {
             let failed = barrier.runs.iter().any(|run| run.state == RunState::Failed);
             let state = if failed { RunState::Failed } else { RunState::Succeeded };
             self.note(turn, task, now, TaskChange::Step { node: PACKAGES_NODE.into(), state, reason: None });
         }
+        Ok(())
     }
 
-    /// Learns how long a step takes on a machine, for plans.
-    fn learn(&mut self, turn: &mut Turn, task: TaskId, now: u64, node: &str) -> Result<(), StoreError> {
+    /// Learns how long a step, or bringing its packages, takes on a machine, for plans.
+    fn learn(&self, turn: &mut Turn, task: TaskId, now: u64, node: &str) -> Result<(), StoreError> {
         let Some(detail) = self.ahead.get(task) else {
             return Ok(());
         };
         let TaskKind::Deployment { project, .. } = &detail.summary.what else {
             return Ok(());
         };
-        let started = detail.steps.iter().flat_map(|step| &step.runs).find(|run| run.node == node);
-        let Some(started) = started.and_then(|run| run.started_ms) else {
+        let mut runs = detail.packages.iter().chain(&detail.steps).flat_map(|step| &step.runs);
+        let Some(started) = runs.find(|run| run.node == node).and_then(|run| run.started_ms) else {
             return Ok(());
         };
-        let key = (project.key(), node.to_lowercase());
-        let learnt = Learnt::with(self.learnt.get(&key).copied(), now.saturating_sub(started));
-        DURATIONS.put(&mut turn.batch, learnt_key(&key.0, &key.1), &learnt)?;
-        self.learnt.insert(key, learnt);
-        Ok(())
+        self.shared.history.note(&mut turn.batch, project.as_str(), node, now.saturating_sub(started))
     }
 
     /// Notes a change if it is one.

@@ -26,7 +26,7 @@ use crate::{
     events::Follower,
     logs, machines, once,
     open::Engine,
-    packages, plugins, releases, room, runs, scheduling, tasks, tokens,
+    packages, planning, plugins, releases, room, runs, scheduling, tasks, tokens,
 };
 
 /// Lines of a log in one answer, at most.
@@ -436,7 +436,7 @@ impl Engine {
     /// # Errors
     /// When something it names does not exist.
     pub async fn plan(&self, request: DeployRequest) -> Result<PlanView, EngineError> {
-        scheduling::plan(&self.services, request).await
+        planning::plan(&self.services, request).await
     }
 }
 

@@ -15,7 +15,7 @@ use windlass_packages::repository::PackageRecord;
 use windlass_scheduler::{Event, Snapshot, progress::Resume};
 use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
 
-use crate::{logs::LogCursor, once::StoredOnce, runs::Done, scheduling::Learnt, vault::Sealed};
+use crate::{history::Learnt, holdings::Rate, logs::LogCursor, once::StoredOnce, runs::Done, vault::Sealed};
 
 pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
 pub const MACHINES: Table<Machine> = Table::new("machines", 1);
@@ -61,6 +61,10 @@ pub const EVENTS: Parts<StoredEvent> = Parts::new("scheduler-events");
 pub const SNAPSHOT: Parts<StoredSnapshot> = Parts::new("scheduler-snapshot");
 /// How long steps take: by project and node.
 pub const DURATIONS: Table<Learnt> = Table::new("durations", 1);
+/// Payloads that were seen on machines: by place and SHA-256 of the bytes that are sent.
+pub const HELD: Table<()> = Table::new("held", 1);
+/// How fast machines are reached: by place.
+pub const RATES: Table<Rate> = Table::new("rates", 1);
 /// Locks that people broke: by time and resource.
 pub const BROKEN_LOCKS: Table<BrokenLock> = Table::new("broken-locks", 1);
 /// Numbers that only grow, by name.

@@ -15,6 +15,7 @@ use crate::{
     driver::{DriverHandle, Shared},
     feed::Feed,
     gate::Gate,
+    holdings::Rates,
     logs::Logs,
     once::Keys,
     plugins::Registry,
@@ -45,7 +46,9 @@ pub struct Services {
     pub wasm: PluginHost,
     /// Runs Rhai.
     pub scripts: windlass_script::ScriptHost,
-    /// Which machines were seen to hold which payloads, by endpoint and digest.
+    /// How fast machines are reached.
+    pub rates: Rates,
+    /// Which machines this process saw to hold which payloads, by place and digest.
     pub held: Mutex<HashSet<(String, String)>>,
     /// Large values by digest.
     pub blobs: Blobs,

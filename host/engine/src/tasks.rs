@@ -56,10 +56,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Its number and its plan, for looking at only.
+    /// Its number, what it does and its plan, for looking at only: the number is free again.
     #[must_use]
-    pub fn into_plan(self) -> (TaskId, TaskPlan) {
-        (self.id(), self.plan)
+    pub fn into_parts(self) -> (TaskId, TaskKind, TaskPlan) {
+        (self.id(), self.view.summary.what, self.plan)
     }
 
     /// Makes it a child of the run that queues it: a cancel of that task reaches it too.

@@ -21,6 +21,17 @@ use crate::{
                   Ctrl-C stops watching; the deployment goes on. Exit codes: 0 succeeded, 3 failed, 6 time-out,\n7 cancelled, 130 detached."
 )]
 pub struct Deploy {
+    /// What to deploy
+    #[command(flatten)]
+    what: What,
+    /// How to watch
+    #[command(flatten)]
+    watching: Watching,
+}
+
+/// What is deployed, and where to: the same words deploy it and plan it.
+#[derive(Debug, Args)]
+pub struct What {
     /// The project
     project: ProjectName,
     /// Where to deploy to
@@ -32,9 +43,13 @@ pub struct Deploy {
     /// Only this machine; may be repeated
     #[arg(long = "machine", value_name = "MACHINE")]
     machines: Vec<MachineName>,
-    /// How to watch
-    #[command(flatten)]
-    watching: Watching,
+}
+
+impl From<What> for DeployRequest {
+    fn from(what: What) -> Self {
+        let What { project, environment, version, machines } = what;
+        Self { project, environment, version, machines }
+    }
 }
 
 /// Whether and how long to watch a task.
@@ -91,12 +106,6 @@ impl Watching {
 /// When the server refuses or cannot be reached.
 pub async fn run(context: &Context<'_>, command: Deploy) -> Result<Exit, Failure> {
     let client = context.client()?;
-    let request = DeployRequest {
-        project: command.project,
-        environment: command.environment,
-        version: command.version,
-        machines: command.machines,
-    };
-    let task = client.deploy(&request).await?;
+    let task = client.deploy(&command.what.into()).await?;
     command.watching.run(context, &client, &task).await
 }

@@ -104,6 +104,8 @@ async fn tables(store: &dyn Store, checked: &mut Checked, known: &mut BTreeSet<T
     look.parts(&r::SNAPSHOT).await?;
     look.table(&r::COUNTERS).await?;
     look.table(&r::DURATIONS).await?;
+    look.table(&r::HELD).await?;
+    look.table(&r::RATES).await?;
     look.table(&r::BROKEN_LOCKS).await?;
     look.table(&r::ONCE).await?;
     look.table(&r::TOKENS).await?;

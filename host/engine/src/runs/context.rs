@@ -60,9 +60,17 @@ pub struct TaskContext {
 /// # Errors
 /// When the store stopped, or something the task pinned is gone.
 pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, EngineError> {
+    let what = tasks::summary(services, task).await?.what;
+    gather(services, task, what).await
+}
+
+/// The same for a task that need not exist yet.
+///
+/// # Errors
+/// When the store stopped, or something it would pin is gone.
+pub async fn gather(services: &Services, task: TaskId, what: TaskKind) -> Result<TaskContext, EngineError> {
     let store = &*services.shared.store;
-    let summary = tasks::summary(services, task).await?;
-    let (subject, variables) = match summary.what {
+    let (subject, variables) = match what {
         TaskKind::Deployment { project, version, environment, .. } => {
             let key = releases::key(&project, &version);
             let release = RELEASES

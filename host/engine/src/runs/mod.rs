@@ -20,7 +20,7 @@ mod substitute;
 mod unknown;
 mod waits;
 
-pub use context::{Subject, TaskContext, load, machine};
+pub use context::{Subject, TaskContext, gather, load, machine};
 pub use execute::{Ended, Execution, Over, Settled, execute};
 pub use offline::Offline;
 pub use performer::failure;
