@@ -62,14 +62,16 @@ impl Turn<'_> {
         }
     }
 
-    /// The worker with the fewest leases, of these the first by name.
+    /// The worker with the fewest leases, of these the first by name. One that was tried already comes last.
     fn choose_worker(&mut self, key: RunKey, pool: PoolName) {
         let known = self.state.pools.get(&pool);
         let (workers, cap) = (known.map(|pool| &pool.workers), known.map_or(0, |pool| pool.lease_cap));
         let leases = |worker: &&MachineName| self.state.leases.get(*worker).copied().unwrap_or(0);
         let task = self.state.tasks.get(&key.task);
         let in_use = |worker: &&MachineName| task.is_some_and(|task| !task.progress.excluded.contains_key(*worker));
-        let worker = workers.into_iter().flatten().filter(in_use).min_by_key(leases).cloned();
+        let tried = task.and_then(|task| task.run(key)?.worker.as_ref());
+        let cost = |worker: &&MachineName| (tried == Some(*worker), leases(worker));
+        let worker = workers.into_iter().flatten().filter(in_use).min_by_key(cost).cloned();
         let until = self.now.saturating_add(self.state.settings.pool_wait_ms);
         let Some(run) = self.state.run_mut(key) else {
             return;
@@ -283,7 +285,9 @@ impl Turn<'_> {
         // What was told to stop did begin.
         let unavailable = stop.is_none() && matches!(outcome, RunOutcome::Unavailable { .. });
         let (state, why) = judge(outcome, stop, plan.timeout_ms);
-        let policy = task.plan.unavailable;
+        // A worker that cannot be reached is no target: the step can do without this one, not without any.
+        let target = matches!(plan.place, Where::Machines(_));
+        let policy = if target { task.plan.unavailable } else { Unavailable::Fail };
         let executes = task.progress.state == TaskState::Executing;
         let machine = task.machine(key).cloned();
         // A worker that was chosen stays in the words about what went wrong.

@@ -126,9 +126,20 @@ impl State {
 
     /// Takes one event in, and tells everything that follows from it, in order.
     ///
-    /// Time may stand still between two events but never goes back.
+    /// Time may stand still between two events but never goes back. What was due before the event happens first,
+    /// as if an [`Event::Tick`] had come in time.
     pub fn next(&mut self, now_ms: u64, event: Event) -> Vec<Decision> {
         self.counters.now_ms = self.counters.now_ms.max(now_ms);
+        let overdue = self.next_wake().is_some_and(|at| at < self.counters.now_ms) && event != Event::Tick;
+        if !overdue {
+            return self.turn(event);
+        }
+        let mut decisions = self.turn(Event::Tick);
+        decisions.append(&mut self.turn(event));
+        decisions
+    }
+
+    fn turn(&mut self, event: Event) -> Vec<Decision> {
         let decisions = Turn::new(self).take(event);
         self.drop_stale_timers();
         decisions

@@ -16,14 +16,20 @@ use crate::{
     turn::Turn,
 };
 
+const TOO_LATE: &str = "it did not start before it expired";
+
 impl Turn<'_> {
     pub fn queue(&mut self, id: TaskId, plan: TaskPlan) {
         if self.state.tasks.contains_key(&id) {
             return;
         }
+        self.say(Decision::TaskState { task: id, state: TaskState::Queued });
+        if plan.expires_ms.is_some_and(|at| at <= self.now) {
+            let error = Some(TOO_LATE.to_owned());
+            return self.say(Decision::TaskFinished { task: id, state: TaskState::TimedOut, error });
+        }
         let mut ticket = self.ticket();
         let mut progress = Progress::new(&plan, ticket, self.now);
-        self.say(Decision::TaskState { task: id, state: TaskState::Queued });
         if plan.supersede.is_some() {
             (ticket, progress.top) = self.supersede(id, &plan, ticket);
             progress.ticket = ticket;
@@ -87,7 +93,7 @@ impl Turn<'_> {
     pub fn expired(&mut self, id: TaskId, at: u64) {
         let queued = |task: &&mut Task| task.progress.state == TaskState::Queued && task.plan.expires_ms == Some(at);
         if self.task(id).filter(queued).is_some() {
-            self.end_queued(id, TaskState::TimedOut, "it did not start before it expired".to_owned());
+            self.end_queued(id, TaskState::TimedOut, TOO_LATE.to_owned());
         }
     }
 
@@ -124,7 +130,8 @@ impl Turn<'_> {
             progress.started_ms = Some(now);
         }
         // Said again whenever it goes on: what it waited for is over.
-        self.say(Decision::TaskState { task: id, state: TaskState::Executing });
+        let state = progress.state;
+        self.say(Decision::TaskState { task: id, state });
         self.touch_waiting_steps(id);
         self.unpark(id);
         self.ready(id);
@@ -295,10 +302,10 @@ impl Turn<'_> {
         if let Some(of) = task.plan.parent.and_then(|parent| self.task(parent.run.task)) {
             of.children.remove(&id);
         }
+        self.say(Decision::TaskFinished { task: id, state, error: why.or(task.progress.error) });
         if let Some(key) = &task.plan.supersede {
             self.forget_key(key, id, state);
         }
-        self.say(Decision::TaskFinished { task: id, state, error: why.or(task.progress.error) });
         for run in self.state.awaiters.remove(&id).into_iter().flatten() {
             self.one_task_less(run, id);
         }

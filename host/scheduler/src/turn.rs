@@ -130,6 +130,8 @@ impl<'a> Turn<'a> {
             self.ready.insert(id);
             self.touched.extend(self.state.subjects(id));
         }
+        // Narrower windows may keep machines from going on whose step somebody waits for.
+        self.suspect_all();
     }
 
     /// Takes note of claims that hold what they want now.

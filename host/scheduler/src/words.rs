@@ -313,6 +313,7 @@ pub(crate) fn circle(state: &State, edges: &[Edge]) -> String {
             Why::Lock { resource, behind: true } => format!("{from} waits for {resource} behind {to}"),
             Why::Tag => format!("{from} waits for the turn of {to} to be over"),
             Why::End => format!("{from} waits for {to} to end"),
+            Why::Place => format!("{from} waits for the place in its window that {to} takes"),
             Why::Part => format!("{from} does not end before {to}"),
         });
     }

@@ -20,7 +20,7 @@ fn play(case: &Case, mut after: impl FnMut(u64, State) -> State) -> Vec<Vec<Deci
     let mut play = Play::new(case);
     let mut told = Vec::new();
     while let Some(event) = play.next_event() {
-        play.referee.event(&event);
+        play.referee.event(play.now, &event);
         let decisions = play.state.next(play.now, event.clone());
         for decision in &decisions {
             play.referee.decision(decision);

@@ -129,7 +129,8 @@ pub async fn measure(folder: &Path, quick: bool) -> Anything<()> {
         println!("records of {what}");
         for runs in [1, 10, 100] {
             let syncs = Arc::<AtomicU64>::default();
-            let options = EmbeddedOptions { disk: Arc::new(Counting(Arc::clone(&syncs))), ..EmbeddedOptions::default() };
+            let options =
+                EmbeddedOptions { disk: Arc::new(Counting(Arc::clone(&syncs))), ..EmbeddedOptions::default() };
             let opened = EmbeddedStore::open(&folder.join(format!("{name}-{runs}")), &options)?;
             let store: Arc<dyn Store> = Arc::new(opened);
             let (before, first) = (syncs.load(Ordering::Relaxed), store.last_seq().0);

@@ -96,6 +96,8 @@ pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, Engi
 pub struct Known {
     outputs: Arc<Outputs>,
     secrets: Vec<SecretText>,
+    /// Of all secrets, made once for all runs that know no more: making it costs more than a small step.
+    masker: Masker,
 }
 
 /// The variables of one run.
@@ -125,7 +127,6 @@ impl TaskContext {
     /// The same, from outputs that were read before.
     #[must_use]
     pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
-        let secrets: Vec<_> = known.secrets.iter().chain(&self.secrets).cloned().collect();
         let mut system = System::new().task(self.task);
         let mut place = Place::default();
         if let Subject::Deployment { release, environment } = &self.subject {
@@ -147,7 +148,7 @@ impl TaskContext {
         }
         let outputs = Arc::clone(&known.outputs);
         let context = Context::new(Arc::clone(&self.variables), place).system(system.clone()).outputs(outputs);
-        RunVariables { context, masker: Masker::new(&secrets), system }
+        RunVariables { context, masker: known.masker.clone(), system }
     }
 
     /// The outputs of the task so far: read from the store once, kept up by [`TaskContext::note`].
@@ -162,11 +163,15 @@ impl TaskContext {
             Some(known) => (known, news),
             None => {
                 let stored = all(&*services.shared.store, &OUTPUTS, OUTPUTS.starting_with(self.task.0)).await?;
-                (Known::default(), stored)
+                (Known { masker: Masker::new(&self.secrets), ..Known::default() }, stored)
             }
         };
+        let secrets = all_known.secrets.len();
         for output in news {
             self.add(services, &mut all_known, output)?;
+        }
+        if all_known.secrets.len() > secrets {
+            all_known.masker = Masker::new(all_known.secrets.iter().chain(&self.secrets));
         }
         Ok(known.insert(all_known).clone())
     }

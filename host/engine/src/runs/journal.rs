@@ -171,8 +171,18 @@ impl JournalStore for StoredJournal {
         if let EntryState::Answered(Ok(Outcome::Lock(grant))) = &entry.state {
             self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(grant.token, entry.index);
         }
+        let mut batch = self.take_waiting();
+        self.put(&mut batch, entry)?;
         self.point(entry, "before");
-        self.write(entry, promise).await?;
+        match promise {
+            Promise::Later if batch.bytes() <= MAX_WAITING => {
+                *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = batch;
+                return Ok(());
+            }
+            Promise::Later | Promise::Ordered => batch.relaxed(),
+            Promise::Durable => &mut batch,
+        };
+        self.commit(batch).await?;
         self.point(entry, "recorded");
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         match pass.filter(|_| entry.class == EffectClass::Untracked) {
@@ -192,20 +202,6 @@ impl JournalStore for StoredJournal {
 }
 
 impl StoredJournal {
-    async fn write(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
-        let mut batch = self.take_waiting();
-        self.put(&mut batch, entry)?;
-        match promise {
-            Promise::Later if batch.bytes() <= MAX_WAITING => {
-                *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = batch;
-                return Ok(());
-            }
-            Promise::Later | Promise::Ordered => batch.relaxed(),
-            Promise::Durable => &mut batch,
-        };
-        self.commit(batch).await
-    }
-
     async fn perform_local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
         match effect {
             Effect::Output { name, value, sensitive } => {

@@ -40,18 +40,27 @@ pub struct Play<'a> {
     queued: usize,
     closing: usize,
     opened: bool,
+    /// Whether the time before the next choice has passed.
+    passed: bool,
 }
 
 impl<'a> Play<'a> {
     pub fn new(case: &'a Case) -> Self {
         let (state, referee) = (State::new(case.settings.clone()), Referee::new(case.settings.clone()));
-        Self { case, state, referee, now: 1000, at: 0, queued: 0, closing: 0, opened: false }
+        Self { case, state, referee, now: 1000, at: 0, queued: 0, closing: 0, opened: false, passed: false }
     }
 
     /// What happens next. None: everything is over.
     pub fn next_event(&mut self) -> Option<Event> {
         while let Some(choice) = self.case.choices.get(self.at).copied() {
-            self.at += 1;
+            if !std::mem::replace(&mut self.passed, true) {
+                self.now += u64::from(choice.2 % 3);
+            }
+            // What is overdue happens first, so that the choice is made in view of it.
+            if self.state.next_wake().is_some_and(|at| at < self.now) {
+                return Some(Event::Tick);
+            }
+            (self.at, self.passed) = (self.at + 1, false);
             if let Some(event) = self.event(choice) {
                 return Some(event);
             }
@@ -63,13 +72,10 @@ impl<'a> Play<'a> {
         let mut plan = self.case.plans.get(self.queued)?.clone();
         self.queued += 1;
         let task = TaskId(self.queued as u64);
-        if let Some(parent) = &mut plan.parent {
-            let Some(run) = self.referee.parent_for(parent.run.place as usize) else {
-                plan.parent = None;
-                return Some(Event::TaskQueued { task, plan });
-            };
-            *parent = Parent { run, detached: parent.detached };
-        }
+        plan.parent = plan.parent.and_then(|parent| {
+            let run = self.referee.parent_for(parent.run.place as usize)?;
+            Some(Parent { run, detached: parent.detached })
+        });
         plan.start_at_ms = plan.start_at_ms.map(|after| self.now + after);
         plan.expires_ms = plan.expires_ms.map(|after| self.now + after);
         Some(Event::TaskQueued { task, plan })
@@ -79,7 +85,6 @@ impl<'a> Play<'a> {
     fn event(&mut self, choice: Choice) -> Option<Event> {
         let Choice(kind, which, way) = choice;
         let pick = |count: usize| (count > 0).then(|| which as usize % count);
-        self.now += u64::from(way % 3);
         match kind % Choice::KINDS {
             0..=4 => self.queue(),
             5..=11 => {
@@ -253,7 +258,7 @@ impl<'a> Play<'a> {
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             while let Some(event) = self.next_event() {
                 text.push_str(&format!("{} {}\n", self.now, serde_json::to_string(&event).unwrap()));
-                self.referee.event(&event);
+                self.referee.event(self.now, &event);
                 let decisions = self.state.next(self.now, event.clone());
                 for decision in &decisions {
                     text.push_str(&format!("      {}\n", serde_json::to_string(decision).unwrap()));

@@ -13,6 +13,12 @@ pub type Place = Option<MachineName>;
 #[derive(Debug, Default)]
 pub struct Books {
     pub plan: Option<TaskPlan>,
+    /// Set when it was moved to the top; the higher, the later that was.
+    pub top: u64,
+    /// Place in the order of queueing.
+    pub ticket: u64,
+    /// It waits for people only, and others of its tag may execute.
+    pub paused: bool,
     pub state: Option<TaskState>,
     pub cancelled: bool,
     /// A run failed, packages did not arrive, or a step was refused.
@@ -23,6 +29,8 @@ pub struct Books {
     pub open_places: Vec<Place>,
     pub asked_places: BTreeSet<Place>,
     pub stop_places: bool,
+    /// When its transfer was told to stop.
+    pub stopping_since: Option<u64>,
     pub lost_packages: bool,
     pub excluded: BTreeSet<MachineName>,
     pub steps: BTreeMap<u32, RunState>,
@@ -46,6 +54,10 @@ pub struct Running {
     pub machine: Place,
     pub token: u64,
     pub stop: Option<StopKind>,
+    /// When it was told so.
+    pub stopped_ms: u64,
+    /// How long it has worked, waits excluded.
+    pub worked_ms: u64,
     pub waits: Option<WaitOn>,
     pub needs: Vec<Need>,
 }
@@ -55,6 +67,25 @@ pub struct Call {
     pub need: Need,
     pub order: u64,
     pub token: Option<u64>,
+    /// When its wait ends without a lock.
+    pub until_ms: u64,
+}
+
+/// A run that waits for its locks.
+#[derive(Debug, Clone, Copy)]
+pub struct Queued {
+    pub order: u64,
+    pub since_ms: u64,
+}
+
+/// A run that failed and is tried again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Retry {
+    /// How often that was by itself, and how often because a person said so.
+    pub own: u32,
+    pub person: u32,
+    /// Not before.
+    pub due_ms: u64,
 }
 
 /// What is needed of a resource.

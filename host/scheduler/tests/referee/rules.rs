@@ -1,15 +1,9 @@
 //! What may happen, judged when it is decided.
 
-use std::collections::{BTreeMap, BTreeSet};
+use windlass_model::{MachineName, RunCondition, RunState, StartTrigger, TaskId, TaskState};
+use windlass_scheduler::{PlanKind, RunKey};
 
-use windlass_model::{
-    MachineName, RunCondition, RunState, StartTrigger, TaskId, TaskState,
-    manifest::{LockMode, LockScope},
-};
-use windlass_scheduler::{LockRequest, PlanKind, Resource, RunKey, StopKind, WaitOn};
-
-use super::{Books, Call, Held, Need, Place, Referee, Running, needs, unit};
-use crate::referee::books::{exclusive, rivals};
+use super::{Books, Place, Referee, Running, needs, unit};
 
 impl Referee {
     /// Whoever begins to work has a place under the cap, and its tag.
@@ -57,7 +51,8 @@ impl Referee {
         let wanted = needs(self.tasks[&key.task].step(key), machine, self.lease_cap(key));
         self.check_start(key, machine);
         self.check_free(key, &wanted);
-        self.check_order(key, &wanted, self.queued_runs.get(&key).copied());
+        self.check_order(key, &wanted, self.queued_runs.get(&key).map(|queued| queued.order));
+        self.check_due(key);
         self.token(token, &wanted);
         let last = self.attempts.insert(key, attempt).unwrap_or(0);
         // An attempt that did not get its locks counts too.
@@ -66,165 +61,19 @@ impl Referee {
         let lead = unit(books.plan(), key.step).start;
         books.lanes.entry(lead).or_default().insert(key.place);
         self.keep(key, &wanted);
-        let running = Running { machine: machine.clone(), token, stop: None, waits: None, needs: wanted };
+        let running = Running {
+            machine: machine.clone(),
+            token,
+            stop: None,
+            stopped_ms: 0,
+            worked_ms: 0,
+            waits: None,
+            needs: wanted,
+        };
         self.running.insert(key, running);
         self.queued_runs.remove(&key);
         self.told.remove(&windlass_scheduler::Subject::Run(key));
         self.check_seat(key.task);
-    }
-
-    fn keep(&mut self, key: RunKey, wanted: &[Need]) {
-        let books = self.tasks.get_mut(&key.task).unwrap();
-        for need in wanted.iter().filter(|need| need.scope != LockScope::Call) {
-            let step = (need.scope == LockScope::Step).then_some(key.step);
-            books.holds.push(Held { step, need: need.clone() });
-        }
-    }
-
-    /// A token is higher than that of every earlier holder that it excludes.
-    fn token(&mut self, token: u64, wanted: &[Need]) {
-        for want in wanted {
-            let (any, alone) = self.tokens.entry(want.name.clone()).or_default();
-            let exclusive = want.mode == LockMode::Exclusive;
-            let least = if exclusive { *any } else { *alone };
-            assert!(token > least, "token {token} for {} after {least}", want.name);
-            *any = token.max(*any);
-            if exclusive {
-                *alone = token.max(*alone);
-            }
-        }
-    }
-
-    /// Everything held that may be in the way of a run: what other runs, steps and tasks hold, and fences.
-    fn held(&self, by: RunKey) -> Vec<(TaskId, Need)> {
-        let mut held = Vec::new();
-        for (key, running) in self.running.iter().filter(|(key, _)| **key != by) {
-            held.extend(running.needs.iter().map(|need| (key.task, need.clone())));
-        }
-        let calls = self.calls.iter().filter(|(request, call)| request.run != by && call.token.is_some());
-        held.extend(calls.map(|(request, call)| (request.run.task, call.need.clone())));
-        for (id, books) in &self.tasks {
-            let foreign = |held: &&Held| *id != by.task || held.step.is_some_and(|step| step != by.step);
-            held.extend(books.holds.iter().filter(foreign).map(|held| (*id, held.need.clone())));
-        }
-        let fences = self.fences.iter();
-        held.extend(fences.flat_map(|(key, needs)| needs.iter().map(|need| (key.task, need.clone()))));
-        held
-    }
-
-    /// Nobody holds what is taken, and no count is exceeded.
-    fn check_free(&self, by: RunKey, wanted: &[Need]) {
-        let held = self.held(by);
-        for want in wanted {
-            for (holder, need) in &held {
-                assert!(!exclusive(want, need), "{by:?} takes {}, which task {holder} holds", want.name);
-            }
-            let runs = self.running.values().flat_map(|running| &running.needs);
-            let calls = self.calls.values().filter(|call| call.token.is_some()).map(|call| &call.need);
-            let fences = self.fences.values().flatten();
-            let all: Vec<_> = runs.chain(calls).chain(fences).filter(|need| need.name == want.name).collect();
-            let limit = all.iter().filter_map(|need| need.of).chain(want.of).min();
-            let units: u32 = all.iter().map(|need| need.units).sum();
-            assert!(limit.is_none_or(|limit| units + want.units <= limit), "{by:?} exceeds the units of {}", want.name);
-        }
-    }
-
-    /// Nobody who asked earlier for the same and waits still is passed, unless it waits for who passes it.
-    fn check_order(&self, by: RunKey, wanted: &[Need], order: Option<u64>) {
-        let Some(order) = order else {
-            // It never waited, so whoever waits must not be its rival: a task that holds it all goes first.
-            return self.check_nobody_waits(by, wanted, u64::MAX);
-        };
-        self.check_nobody_waits(by, wanted, order);
-    }
-
-    fn check_nobody_waits(&self, by: RunKey, wanted: &[Need], order: u64) {
-        let mut earlier: Vec<(TaskId, Vec<Need>)> = Vec::new();
-        for (key, asked) in self.queued_runs.iter().filter(|(key, asked)| **key != by && **asked < order) {
-            let _ = asked;
-            // One that waits for its task's turn has its locks.
-            if matches!(self.told.get(&windlass_scheduler::Subject::Run(*key)), Some(windlass_scheduler::Cause::Turn)) {
-                continue;
-            }
-            let books = &self.tasks[&key.task];
-            let step = books.step(*key);
-            // The worker for which a run of a pool waits is not known here, and so neither is what it wants.
-            if matches!(step.place, windlass_scheduler::Where::Pool(_)) {
-                continue;
-            }
-            let machine = step.machine(key.place as usize).cloned();
-            earlier.push((key.task, needs(step, &machine, 0)));
-        }
-        let calls =
-            self.calls.iter().filter(|(request, call)| request.run != by && call.token.is_none() && call.order < order);
-        earlier.extend(calls.map(|(request, call)| (request.run.task, vec![call.need.clone()])));
-        for (task, needs) in earlier {
-            let rival = wanted.iter().any(|want| needs.iter().any(|need| rivals(want, need)));
-            let may = task == by.task || self.before.get(&task).is_some_and(|all| all.contains(&by.task));
-            assert!(!rival || may, "{by:?} passes a wait of task {task} that came earlier");
-        }
-    }
-
-    /// Which tasks each task waits for, however indirectly.
-    pub(super) fn waits_for(&self) -> BTreeMap<TaskId, BTreeSet<TaskId>> {
-        let mut direct: BTreeMap<TaskId, BTreeSet<TaskId>> = BTreeMap::new();
-        let mut wants: Vec<(RunKey, Vec<Need>)> = Vec::new();
-        for key in self.queued_runs.keys() {
-            let step = self.tasks[&key.task].step(*key);
-            wants.push((*key, needs(step, &step.machine(key.place as usize).cloned(), 0)));
-        }
-        let waiting = self.calls.iter().filter(|(_, call)| call.token.is_none());
-        wants.extend(waiting.map(|(request, call)| (request.run, vec![call.need.clone()])));
-        for (key, needs) in &wants {
-            let mut held = self.held(*key);
-            // Who waits for the same may be ahead.
-            held.extend(wants.iter().flat_map(|(other, needs)| needs.iter().map(|need| (other.task, need.clone()))));
-            for (holder, have) in held {
-                if holder != key.task && needs.iter().any(|want| rivals(want, &have)) {
-                    direct.entry(key.task).or_default().insert(holder);
-                }
-            }
-        }
-        for (key, running) in &self.running {
-            if let Some(WaitOn::Tasks(tasks)) = &running.waits {
-                direct.entry(key.task).or_default().extend(tasks.iter().copied());
-            }
-        }
-        for (id, books) in &self.tasks {
-            let tag = &books.plan().concurrency_tag;
-            let same = self
-                .tasks
-                .iter()
-                .filter(|(other, books)| *other != id && tag.is_some() && books.plan().concurrency_tag == *tag);
-            direct.entry(*id).or_default().extend(same.map(|(other, _)| *other));
-        }
-        let mut all = direct.clone();
-        for _ in 0..direct.len() {
-            for reached in all.values_mut() {
-                let next: Vec<_> =
-                    reached.iter().flat_map(|task| direct.get(task).into_iter().flatten()).copied().collect();
-                reached.extend(next);
-            }
-        }
-        all
-    }
-
-    pub(super) fn granted(&mut self, request: LockRequest, token: u64) {
-        if self.repeats == Some(request) && self.calls[&request].token.is_some() {
-            assert_eq!(self.calls[&request].token, Some(token), "asked again, granted otherwise");
-            return;
-        }
-        let Call { need, order, token: None } = &self.calls[&request] else {
-            panic!("{request:?} is granted twice");
-        };
-        let (need, order) = (need.clone(), *order);
-        self.check_free(request.run, std::slice::from_ref(&need));
-        self.check_order(request.run, std::slice::from_ref(&need), Some(order));
-        self.token(token, std::slice::from_ref(&need));
-        self.keep(request.run, std::slice::from_ref(&need));
-        self.calls.get_mut(&request).unwrap().token = Some(token);
-        self.told.remove(&windlass_scheduler::Subject::Lock(request));
-        self.check_seat(request.run.task);
     }
 
     fn check_start(&self, key: RunKey, machine: &Place) {
@@ -234,7 +83,9 @@ impl Referee {
         assert!(!books.cancelled, "{key:?} starts after a cancel");
         match &step.place {
             windlass_scheduler::Where::Pool(pool) => {
-                assert!(self.pools.contains_key(pool) && machine.is_some(), "{key:?} has no worker");
+                let workers = self.pools.get(pool).map(|(workers, _)| workers);
+                let one = workers.zip(machine.as_ref()).is_some_and(|(workers, name)| workers.contains(name));
+                assert!(one, "{key:?} has no worker of its pool");
             }
             _ => assert_eq!(step.machine(key.place as usize), machine.as_ref()),
         }
@@ -256,11 +107,36 @@ impl Referee {
             books.lanes.iter().filter(|(unit, _)| **unit != range.start).map(|(_, lanes)| lanes.len()).sum();
         let most = plan.max_runs.unwrap_or(self.widest.runs_at_once).max(1);
         assert!(total + lanes.len() <= most as usize, "{key:?} exceeds the runs of its task");
-        for earlier in range.start..key.step {
-            let over = !self.running.contains_key(&RunKey { step: earlier, ..key });
-            assert!(over, "{key:?} starts before step {earlier} is over there");
-        }
+        self.check_lane(key, books);
         self.check_packages(key, books);
+    }
+
+    /// On its way through a unit a machine takes one step after another, and none begins once another has failed.
+    fn check_lane(&self, key: RunKey, books: &Books) {
+        let range = unit(books.plan(), key.step);
+        let bad = |run: &RunKey| {
+            let state = self.over.get(run);
+            matches!(state, Some(RunState::Failed | RunState::Unknown)) && !self.pardoned.contains(run)
+        };
+        let mut failed = false;
+        for earlier in range.start..key.step {
+            let run = RunKey { step: earlier, ..key };
+            let off = books.steps.get(&earlier) == Some(&RunState::Skipped);
+            assert!(off || self.over.contains_key(&run), "{key:?} starts before step {earlier} is over there");
+            failed |= bad(&run);
+        }
+        if key.step == range.start {
+            let first = !self.retries.contains_key(&key);
+            let others = self.over.keys().filter(|run| run.task == key.task && range.contains(&run.step));
+            let stopped = others.filter(|run| bad(run)).count() > 0;
+            assert!(!first || !stopped, "{key:?} begins although its step has failed elsewhere");
+            return;
+        }
+        match books.step(key).condition {
+            RunCondition::Success => assert!(!failed, "{key:?} starts after a failure on its machine"),
+            RunCondition::Failure => assert!(failed, "{key:?} starts without a failure on its machine"),
+            RunCondition::Always => {}
+        }
     }
 
     fn check_packages(&self, key: RunKey, books: &Books) {
@@ -284,13 +160,17 @@ impl Referee {
 
     pub(super) fn task_state(&mut self, id: TaskId, state: TaskState) {
         if state == TaskState::Executing {
+            self.check_turn(id);
             self.told.remove(&windlass_scheduler::Subject::Task(id));
+            self.tasks.get_mut(&id).unwrap().paused = false;
         }
         // One that is superseded while it waits for people is cancelled by nobody.
         if state == TaskState::Cancelling {
-            let books = self.tasks.get_mut(&id).unwrap();
-            assert!(books.cancelled || books.plan().supersede.is_some(), "task {id} is cancelled by nobody");
+            let books = &self.tasks[&id];
+            assert!(books.cancelled || self.is_superseded(id, books), "task {id} is cancelled by nobody");
+            assert!(books.executes(), "task {id} had not started");
             self.cancelled(id);
+            self.told.remove(&windlass_scheduler::Subject::Task(id));
         }
         self.tasks.get_mut(&id).unwrap().state = Some(state);
     }
@@ -299,6 +179,7 @@ impl Referee {
         if state == RunState::Running {
             self.check_step(id, index);
         }
+        self.check_verdict(id, index, state);
         let books = self.tasks.get_mut(&id).unwrap();
         if state.is_final() {
             books.holds.retain(|held| held.step != Some(index));
@@ -308,6 +189,32 @@ impl Referee {
         self.told.remove(&windlass_scheduler::Subject::Step(id, index));
         let before = books.steps.insert(index, state);
         assert!(!before.is_some_and(RunState::is_final), "step {index} ends twice");
+    }
+
+    /// A step succeeds unless a run of it went wrong and nobody let that pass.
+    fn check_verdict(&self, id: TaskId, index: u32, state: RunState) {
+        if !state.is_final() {
+            return;
+        }
+        let runs: Vec<_> = self.over.iter().filter(|(run, _)| run.task == id && run.step == index).collect();
+        let bad = |(run, state): &&(&RunKey, &RunState)| {
+            matches!(state, RunState::Failed | RunState::Unknown | RunState::Cancelled) && !self.pardoned.contains(run)
+        };
+        match state {
+            RunState::Succeeded => {
+                assert!(!runs.is_empty() && !runs.iter().any(|run| bad(&run)), "step {index} succeeded: {runs:?}");
+                assert_eq!(runs.len(), self.tasks[&id].plan().steps[index as usize].runs(), "step {index} is not over");
+            }
+            RunState::Skipped => {
+                let skipped = runs.iter().all(|(_, state)| **state == RunState::Skipped);
+                assert!(skipped, "step {index} ran, and counts as skipped: {runs:?}");
+            }
+            state if !runs.is_empty() => {
+                let same = runs.iter().any(|(run, own)| **own == state && !self.pardoned.contains(run));
+                assert!(same, "step {index} ended as {state}: {runs:?}");
+            }
+            _ => {}
+        }
     }
 
     fn check_step(&self, id: TaskId, index: u32) {
@@ -343,24 +250,5 @@ impl Referee {
         for earlier in 0..first.unwrap_or(0) {
             assert!(settled(earlier), "step {index} starts before step {earlier} ended");
         }
-    }
-
-    pub(super) fn abandon(&mut self, key: RunKey, fenced: &[Resource]) {
-        let running = self.running.remove(&key).expect("who is abandoned runs");
-        assert_eq!(running.stop, Some(StopKind::Kill), "{key:?} was not killed");
-        let calls = self.calls.iter().filter(|(request, call)| request.run == key && call.token.is_some());
-        let mut left: Vec<_> = running.needs.into_iter().chain(calls.map(|(_, call)| call.need.clone())).collect();
-        left.retain(|need| !need.name.starts_with("broken:"));
-        for need in &left {
-            assert!(
-                fenced.iter().any(|resource| resource.as_str() == need.name),
-                "{} is given away unfenced",
-                need.name
-            );
-        }
-        self.calls.retain(|request, _| request.run != key);
-        self.fences.insert(key, left);
-        self.abandoned.insert(key);
-        self.tasks.get_mut(&key.task).unwrap().excused = true;
     }
 }

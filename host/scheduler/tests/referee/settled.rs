@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_model::{TaskState, manifest::LockMode, task::Reason};
-use windlass_scheduler::{About, Event, LockHolder, LockView, Part, RunKey, State, Subject};
+use windlass_model::{RunState, TaskState, manifest::LockMode, task::Reason};
+use windlass_scheduler::{About, Cause, Event, LockHolder, LockView, Part, RunKey, State, Subject};
 
-use super::{Referee, graph};
+use super::{Referee, graph, graph::covers, unit};
 
 impl Referee {
     /// Nothing is stuck, every wait has a told and true reason, and what is open is known.
@@ -20,6 +20,8 @@ impl Referee {
         }
         self.check_table(state);
         self.check_deadlocks(state);
+        self.check_clock();
+        self.check_tasks();
         let waiting: BTreeMap<_, _> = state.waiting().into_iter().collect();
         for (subject, reason) in &waiting {
             let cause = self.told.get(subject).unwrap_or_else(|| panic!("{subject:?} waits untold: {reason:?}"));
@@ -63,6 +65,11 @@ impl Referee {
                 let fenced = state.fences().any(|fence| fence.run == *run && fence.want.resource.as_str() == need.name);
                 assert!(fenced, "{} is no longer fenced", need.name);
             }
+        }
+        for fence in state.fences() {
+            let known = self.fences.iter().filter(|(run, _)| run.task == fence.run.task).flat_map(|(_, needs)| needs);
+            let mut names = known.map(|need| need.name.as_str());
+            assert!(names.any(|name| name == fence.want.resource.as_str()), "{fence:?} is of no use any more");
         }
     }
 
@@ -128,10 +135,50 @@ impl Referee {
             "scheduled" => assert!(books.plan().start_at_ms.is_some()),
             "draining" => assert!(self.settings.draining),
             "retry" => assert!(matches!(subject, Subject::Run(_))),
-            "window" | "step-window" | "run-window" | "turn" => assert_eq!(reason.holder, Some(subject.task())),
+            "window" | "step-window" | "run-window" => {
+                assert_eq!(reason.holder, Some(subject.task()));
+                self.check_full(subject, &reason.kind);
+            }
+            "turn" => assert_eq!(reason.holder, Some(subject.task())),
             "pool" | "sleep" | "other" => {}
             other => panic!("unknown kind {other}"),
         }
+    }
+
+    /// Whoever waits for a place in a window does so because it is full.
+    fn check_full(&self, subject: Subject, kind: &str) {
+        let books = &self.tasks[&subject.task()];
+        let plan = books.plan();
+        let (step, general) = match subject {
+            Subject::Step(_, step) | Subject::Run(RunKey { step, .. }) => {
+                (step, plan.max_parallelism.unwrap_or(self.settings.targets_at_once))
+            }
+            _ => panic!("{subject:?} has no window"),
+        };
+        let range = unit(plan, step);
+        let begun = self.told.iter().filter_map(|(subject, cause)| match (subject, cause) {
+            (Subject::Run(_), Cause::Window { .. } | Cause::Runs { .. }) => None,
+            (Subject::Run(run), _) if run.task == subject.task() => Some(*run),
+            _ => None,
+        });
+        let open: BTreeSet<RunKey> =
+            begun.chain(self.running.keys().copied()).filter(|run| run.task == subject.task()).collect();
+        let (taken, most) = match kind {
+            "window" => {
+                let own = plan.steps[range.start as usize].window.unwrap_or(u32::MAX);
+                (open.iter().filter(|run| range.contains(&run.step)).count(), own.min(general))
+            }
+            "run-window" => (open.len(), plan.max_runs.unwrap_or(self.settings.runs_at_once)),
+            _ => {
+                let running = |lead: &u32| {
+                    unit(plan, *lead).start == *lead
+                        && unit(plan, *lead).any(|step| books.steps.get(&step) == Some(&RunState::Running))
+                };
+                let active = (0..plan.steps.len() as u32).filter(running).count();
+                (active, plan.max_parallelism.unwrap_or(self.settings.steps_at_once))
+            }
+        };
+        assert!(taken >= most.max(1) as usize, "{subject:?} waits for a place, and one is free: {taken} of {most}");
     }
 
     /// What must be acted on again after a restart: exactly what was started and is not over.
@@ -160,14 +207,6 @@ fn reason_open(state: &State, subject: Subject) -> bool {
     state
         .task(subject.task())
         .is_some_and(|(_, progress)| matches!(&progress.packages, Packages::Acquiring(left) if !left.todo.is_empty()))
-}
-
-fn covers(group: &LockHolder, run: RunKey) -> bool {
-    match group.part {
-        Part::Task => group.run.task == run.task,
-        Part::Step => (group.run.task, group.run.step) == (run.task, run.step),
-        _ => false,
-    }
 }
 
 /// No two holders exclude each other, and no count is exceeded.

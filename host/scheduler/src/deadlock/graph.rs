@@ -1,0 +1,273 @@
+//! The wait-for graph: what ends by itself, and what never will.
+
+use windlass_model::{TaskId, TaskState};
+
+use crate::{
+    cause::Part,
+    event::{LockRequest, RunKey, Subject, WaitOn},
+    hash::Map,
+    locks::ClaimKey,
+    progress::Phase,
+    question::About,
+    resource::Resource,
+    state::{State, Task},
+};
+
+/// Something that ends, or never does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Node {
+    Task(TaskId),
+    Step(TaskId, u32),
+    Run(RunKey),
+    Call(LockRequest),
+}
+
+/// Why one thing waits for another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It is held by it, or it is ahead in the queue.
+    Lock { resource: Resource, behind: bool },
+    /// Its tag.
+    Tag,
+    /// Its end.
+    End,
+    /// The place that it takes in a window.
+    Place,
+    /// It consists of it.
+    Part,
+}
+
+/// Some of these must end.
+#[derive(Debug)]
+struct Group {
+    members: Vec<Node>,
+    enough: Enough,
+    why: Why,
+}
+
+/// How many of a group must end.
+#[derive(Debug)]
+enum Enough {
+    /// So many.
+    Count(usize),
+    /// As many as leave room for a claim.
+    Room(ClaimKey),
+}
+
+impl Group {
+    fn one(node: Node, why: Why) -> Self {
+        Self { members: vec![node], enough: Enough::Count(1), why }
+    }
+}
+
+pub(super) struct Graph<'a> {
+    state: &'a State,
+    nodes: Vec<Node>,
+    /// What each waits for.
+    groups: Vec<Vec<Group>>,
+    index: Map<Node, usize>,
+    live: Vec<bool>,
+}
+
+/// One wait of a circle.
+#[derive(Debug, Clone)]
+pub(crate) struct Edge {
+    pub from: Node,
+    pub why: Why,
+    pub to: Node,
+}
+
+impl<'a> Graph<'a> {
+    /// Everything that `start` waits for, however indirectly. Waits about which a person is asked already are taken
+    /// to end, if they are to be `spared`.
+    pub(super) fn from(state: &'a State, start: Node, spared: bool) -> Self {
+        let mut graph = Self { state, nodes: vec![start], groups: Vec::new(), index: Map::default(), live: Vec::new() };
+        graph.index.insert(start, 0);
+        while let Some(node) = graph.nodes.get(graph.groups.len()).copied() {
+            let groups = if spared && is_asked(state, node) { Vec::new() } else { waits(state, node) };
+            for member in groups.iter().flat_map(|group| &group.members) {
+                let next = graph.nodes.len();
+                if *graph.index.entry(*member).or_insert(next) == next {
+                    graph.nodes.push(*member);
+                }
+            }
+            graph.groups.push(groups);
+        }
+        graph.live = vec![false; graph.nodes.len()];
+        graph.reduce();
+        graph
+    }
+
+    /// Marks all that will end.
+    fn reduce(&mut self) {
+        let mut changed = true;
+        // Each round marks one more node or is the last.
+        while changed {
+            changed = false;
+            for at in (0..self.nodes.len()).rev() {
+                let ends = self.groups.get(at).is_some_and(|groups| groups.iter().all(|group| self.is_met(group)));
+                if let Some(live) = self.live.get_mut(at).filter(|live| !**live && ends) {
+                    *live = true;
+                    changed = true;
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_live(&self, node: Node) -> bool {
+        self.index.get(&node).and_then(|at| self.live.get(*at)).copied().unwrap_or(true)
+    }
+
+    fn is_met(&self, group: &Group) -> bool {
+        match (&group.why, &group.enough) {
+            (Why::Lock { resource, .. }, Enough::Room(claim)) => {
+                self.state
+                    .locks
+                    .has_room_without(resource, *claim, |holder| owner(holder).is_none_or(|node| self.is_live(node)))
+            }
+            (_, Enough::Room(_)) => true,
+            (_, Enough::Count(count)) => group.members.iter().filter(|node| self.is_live(**node)).count() >= *count,
+        }
+    }
+
+    /// A circle of waits that never end, reached from the first node.
+    pub(super) fn circle(&self) -> Vec<Edge> {
+        let mut path: Vec<Edge> = Vec::new();
+        let mut seen: Map<Node, usize> = Map::default();
+        let mut node = match self.nodes.first() {
+            Some(first) => *first,
+            None => return path,
+        };
+        while !seen.contains_key(&node) {
+            seen.insert(node, path.len());
+            let groups = self.index.get(&node).and_then(|at| self.groups.get(*at)).into_iter().flatten();
+            let mut stuck = groups.filter(|group| !self.is_met(group));
+            let edge = stuck.find_map(|group| {
+                let dead = group.members.iter().find(|member| !self.is_live(**member))?;
+                Some(Edge { from: node, why: group.why.clone(), to: *dead })
+            });
+            let Some(edge) = edge else {
+                return Vec::new();
+            };
+            node = edge.to;
+            path.push(edge);
+        }
+        let start = seen.get(&node).copied().unwrap_or(0);
+        path.split_off(start)
+    }
+}
+
+/// What something waits for. Nothing: it ends by itself.
+fn waits(state: &State, node: Node) -> Vec<Group> {
+    match node {
+        Node::Task(id) => state.tasks.get(&id).map(|task| task_waits(state, id, task)).unwrap_or_default(),
+        Node::Step(id, step) => state.tasks.get(&id).map(|task| step_waits(state, id, task, step)).unwrap_or_default(),
+        Node::Run(run) => run_waits(state, run),
+        Node::Call(request) => claim_waits(state, ClaimKey::call(request)),
+    }
+}
+
+fn task_waits(state: &State, id: TaskId, task: &Task) -> Vec<Group> {
+    // A cancel is bounded.
+    if task.progress.state == TaskState::Cancelling {
+        return Vec::new();
+    }
+    let tag = state.queue.tag_blocker(id).map(|other| Group::one(Node::Task(other), Why::Tag));
+    let runs = open_runs(id, task).map(|run| Group::one(Node::Run(run), Why::Part));
+    tag.into_iter().chain(runs).collect()
+}
+
+fn open_runs(id: TaskId, task: &Task) -> impl Iterator<Item = RunKey> {
+    task.open.iter().map(move |(step, place)| RunKey { task: id, step: *step, place: *place })
+}
+
+/// A step ends once every machine has been through it: those that are in its unit and not past it, and those that
+/// still wait for a place in the windows.
+fn step_waits(state: &State, id: TaskId, task: &Task, index: u32) -> Vec<Group> {
+    let lead = task.plan.lead(index);
+    let (Some(plan), Some(first)) = (task.step_plan(lead), task.step(lead)) else {
+        return Vec::new();
+    };
+    if task.progress.state == TaskState::Cancelling {
+        return Vec::new();
+    }
+    let due = open_runs(id, task).filter(|run| (lead..=index).contains(&run.step));
+    let mut groups: Vec<_> = due.map(|run| Group::one(Node::Run(run), Why::Part)).collect();
+    if (first.next_place as usize) < first.runs.len() {
+        let unit = lead..task.plan.unit_end(lead);
+        let lanes = open_runs(id, task).filter(|run| unit.contains(&run.step)).map(Node::Run).collect();
+        groups.extend(place_among(lanes, first.open, plan.window(&state.settings, &task.plan)));
+        let all = open_runs(id, task).map(Node::Run).collect();
+        groups.extend(place_among(all, task.progress.lanes, task.plan.runs_at_once(&state.settings)));
+    }
+    groups
+}
+
+/// A place in a window of which so many are taken. None: one is free.
+fn place_among(members: Vec<Node>, taken: u32, most: u32) -> Option<Group> {
+    let count = (taken + 1).checked_sub(most).filter(|over| *over > 0)?;
+    Some(Group { members, enough: Enough::Count(count as usize), why: Why::Place })
+}
+
+fn run_waits(state: &State, key: RunKey) -> Vec<Group> {
+    let Some(run) = state.run(key) else {
+        return Vec::new();
+    };
+    if matches!(run.phase, Phase::Locks(_)) {
+        return claim_waits(state, ClaimKey::run(key));
+    }
+    if run.phase != Phase::Running || run.stop.is_some() {
+        return Vec::new();
+    }
+    let mut groups = Vec::new();
+    if let Some(waits) = run.waits.as_ref().filter(|waits| waits.ready.is_none())
+        && let WaitOn::Tasks(tasks) = &waits.on
+    {
+        groups.extend(tasks.iter().map(|task| Group::one(Node::Task(*task), Why::End)));
+    }
+    let calls = run.calls.iter().filter(|(_, call)| call.waits());
+    groups
+        .extend(calls.map(|(number, _)| Group::one(Node::Call(LockRequest { run: key, number: *number }), Why::Part)));
+    groups
+}
+
+fn claim_waits(state: &State, key: ClaimKey) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for obstacle in state.locks.obstacles(key) {
+        let why = |behind| Why::Lock { resource: obstacle.resource.clone(), behind };
+        let holders = obstacle.each.iter().filter_map(|holder| owner(*holder));
+        groups.extend(holders.map(|node| Group::one(node, why(false))));
+        if !obstacle.units.is_empty() {
+            let members = obstacle.units.iter().filter_map(|holder| owner(*holder)).collect();
+            groups.push(Group { members, enough: Enough::Room(key), why: why(false) });
+        }
+        let ahead = obstacle.behind.iter().map(|ahead| match ahead.part {
+            Part::Call(number) => Node::Call(LockRequest { run: ahead.run, number }),
+            _ => Node::Run(ahead.run),
+        });
+        groups.extend(ahead.map(|node| Group::one(node, why(true))));
+    }
+    groups
+}
+
+/// Whose end gives back what a claim holds. None: no end does.
+fn owner(holder: ClaimKey) -> Option<Node> {
+    match holder.part {
+        Part::Run | Part::Call(_) => Some(Node::Run(holder.run)),
+        Part::Step => Some(Node::Step(holder.run.task, holder.run.step)),
+        Part::Task => Some(Node::Task(holder.run.task)),
+        Part::Fence(_) => None,
+    }
+}
+
+/// Whether a person is asked about this wait as part of a deadlock.
+fn is_asked(state: &State, node: Node) -> bool {
+    let subject = match node {
+        Node::Call(request) => Subject::Lock(request),
+        Node::Run(run) => Subject::Run(run),
+        Node::Task(task) => Subject::Task(task),
+        Node::Step(..) => return false,
+    };
+    let questions = state.tasks.get(&subject.task()).map(|task| &task.progress.questions);
+    questions.into_iter().flatten().any(|(_, question)| question.about == About::Deadlock(subject))
+}
