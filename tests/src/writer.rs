@@ -81,6 +81,13 @@ impl Writer {
         }
     }
 
+    /// How many machines and scripts were acknowledged so far. They are written in turns, a machine first.
+    #[must_use]
+    pub fn written(&self) -> (usize, usize) {
+        let known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.machines.len(), known.scripts.len())
+    }
+
     /// Looks whether everything acknowledged is there, and each script was queued once and ran. Tells how much that
     /// was. To be called once the writing was stopped.
     ///

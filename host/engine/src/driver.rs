@@ -23,7 +23,7 @@ use windlass_store::{Batch, Key, Store, StoreError};
 use crate::{
     board::{Board, node_of, packages_node},
     clock::Clock,
-    error::EngineError,
+    error::{EngineError, ErrorKind},
     events::Hub,
     history::History,
     points::Points,
@@ -206,8 +206,13 @@ impl Driver {
         }
         let mut ahead = Board::default();
         for (id, _, _) in state.tasks() {
-            if let Some(detail) = crate::tasks::stored_detail(&*store, id).await? {
-                ahead.insert(detail);
+            match crate::tasks::stored_detail(&*store, id).await {
+                Ok(detail) => detail.into_iter().for_each(|detail| ahead.insert(detail)),
+                // The scheduler knows what to do with it all the same.
+                Err(error) if error.kind == ErrorKind::Internal => {
+                    tracing::error!(task = %id, %error, "a task goes on without being shown: windlass store check tells more");
+                }
+                Err(error) => return Err(error),
             }
         }
         *shared.board.write().unwrap_or_else(PoisonError::into_inner) = ahead.clone();

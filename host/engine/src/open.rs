@@ -10,7 +10,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use windlass_machines::Machines;
 use windlass_packages::repository::{Repository, RepositoryConfig};
 use windlass_scheduler::Settings;
-use windlass_store::{Blobs, EmbeddedOptions, EmbeddedStore, Store};
+use windlass_store::{Blobs, EmbeddedOptions, EmbeddedStore, OpenError, Store};
 use windlass_wasm::PluginHost;
 
 use crate::{
@@ -198,7 +198,14 @@ async fn open_store(data: &Path) -> Result<Arc<dyn Store>, EngineError> {
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, &EmbeddedOptions::default()))
         .await
         .map_err(EngineError::internal)?;
-    let store = opened.map_err(|error| EngineError::internal(format!("failed to {error}")))?;
+    let store = opened.map_err(|error| {
+        let failed = EngineError::internal(format!("failed to {error}"));
+        match &error {
+            OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => failed
+                .fix("see to it that the disk can be written again, as dmesg tells why it cannot; nothing is lost"),
+            _ => failed,
+        }
+    })?;
     Ok(Arc::new(store))
 }
 

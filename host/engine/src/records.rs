@@ -282,6 +282,30 @@ impl<T: Serialize + DeserializeOwned> Parts<T> {
     }
 }
 
+/// Reads every record of a table under a prefix but those that cannot be read, which are named in the server's log: for
+/// what is only shown.
+///
+/// # Errors
+/// When the store stopped.
+pub async fn readable<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    table: &Table<T>,
+    mut scan: Scan,
+) -> Result<Vec<T>, StoreError> {
+    let mut values = Vec::new();
+    loop {
+        let (page, last, damaged) = table.scan_readable(store, scan.clone()).await?;
+        for error in damaged {
+            tracing::error!(%error, "a record is damaged and not shown: windlass store check tells more");
+        }
+        values.extend(page.records.into_iter().map(|record| record.value));
+        match last {
+            Some(last) if page.more => scan = scan.after(last),
+            _ => return Ok(values),
+        }
+    }
+}
+
 /// Reads every record of a table under a prefix.
 ///
 /// # Errors

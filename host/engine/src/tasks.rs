@@ -16,7 +16,7 @@ use crate::{
     board::first_view,
     catalog,
     error::EngineError,
-    records::{COUNTERS, MACHINE_TASKS, OUTPUTS, RUNS, SCRIPTS, STEPS, StoredValue, TASKS, all},
+    records::{COUNTERS, MACHINE_TASKS, OUTPUTS, RUNS, SCRIPTS, STEPS, StoredValue, TASKS, all, readable},
     releases,
     services::Services,
 };
@@ -310,16 +310,16 @@ pub async fn detail(services: &Services, task: TaskId) -> Result<TaskDetail, Eng
     Ok(detail)
 }
 
-/// A task's tree as stored.
+/// A task's tree as stored, without the nodes that cannot be read.
 ///
 /// # Errors
-/// When the store stopped or a record does not decode.
+/// When the store stopped, or the task's own record does not decode.
 pub async fn stored_detail(store: &dyn Store, task: TaskId) -> Result<Option<TaskDetail>, EngineError> {
     let Some(summary) = TASKS.get(store, task.0).await? else {
         return Ok(None);
     };
-    let mut steps = all(store, &STEPS, STEPS.starting_with(task.0)).await?;
-    for run in all(store, &RUNS, RUNS.starting_with(task.0)).await? {
+    let mut steps = readable(store, &STEPS, STEPS.starting_with(task.0)).await?;
+    for run in readable(store, &RUNS, RUNS.starting_with(task.0)).await? {
         let step = run.node.rsplit_once('/').and_then(|(step, _)| steps.iter_mut().find(|view| view.node == step));
         if let Some(step) = step {
             step.runs.push(run);
@@ -374,8 +374,11 @@ pub async fn list(services: &Services, query: &TaskQuery) -> Result<Vec<TaskSumm
         scan = scan.after(Key::of_id(before.0));
     }
     loop {
-        let page = TASKS.scan(store, scan.clone().limit(200)).await?;
-        let last = page.records.last().map(|record| record.key.clone());
+        // One that is damaged must not hide all others.
+        let (page, last, damaged) = TASKS.scan_readable(store, scan.clone().limit(200)).await?;
+        for error in damaged {
+            tracing::error!(%error, "a task is left out of a list: windlass store check tells more");
+        }
         for stored in page.records {
             // The board knows the latest reason of a live task.
             let summary = summary(services, stored.value.id).await?;

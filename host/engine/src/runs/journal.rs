@@ -230,20 +230,6 @@ impl JournalStore for StoredJournal {
 }
 
 impl StoredJournal {
-    async fn write(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
-        let mut batch = self.take_waiting();
-        self.put(&mut batch, entry)?;
-        match promise {
-            Promise::Later if batch.bytes() <= MAX_WAITING => {
-                *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = batch;
-                return Ok(());
-            }
-            Promise::Later | Promise::Ordered => batch.relaxed(),
-            Promise::Durable => &mut batch,
-        };
-        self.commit(batch).await
-    }
-
     async fn perform_local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
         match effect {
             Effect::Output { name, value, sensitive } => {
