@@ -9,6 +9,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use windlass_effects::CancelToken;
+use windlass_machines::{Machine, MachineError};
 use windlass_model::{
     MachineName, RunState, TaskId,
     task::{LogLevel, PACKAGES_NODE, TaskChange},
@@ -50,7 +51,7 @@ pub async fn acquire(
         Ok(needs) => needs,
         Err(error) => {
             for name in &machines {
-                report(&services, task, name, Err(error.message.clone()), &log).await;
+                report(&services, task, name, Err(Missed::other(error.message.clone())), &log).await;
             }
             return;
         }
@@ -91,9 +92,17 @@ pub async fn acquire(
         let Some(name) = machines.iter().find(|name| name.as_str() == &*machine.machine) else {
             continue;
         };
-        let failed =
-            result.failures().find(|failure| failure.machine == &*machine.machine).map(|failure| failure.to_string());
-        report(&services, task, name, failed.map_or(Ok(()), Err), &log).await;
+        let failed = result.failures().find(|failure| failure.machine == &*machine.machine);
+        let reached = match failed {
+            Some(failure) => {
+                // The transfer says only what broke: whether the machine is away altogether is asked once more.
+                let unavailable =
+                    !cancel.is_cancelled() && reach(&services, name).await.is_err_and(|error| error.unavailable);
+                Err(Missed { error: failure.to_string(), unavailable })
+            }
+            None => Ok(()),
+        };
+        report(&services, task, name, reached, &log).await;
     }
 }
 
@@ -106,8 +115,8 @@ async fn needs(services: &Services, context: &TaskContext) -> Result<Needs, Engi
     let detail = crate::tasks::detail(services, context.task).await?;
     let known = context.known(services).await?;
     let mut machines = BTreeMap::new();
-    for (step, view) in release.process.steps.iter().zip(&detail.steps) {
-        let Some(guest) = release.guests.get(&step.uses) else {
+    for (step, view) in release.process.all_steps().zip(&detail.steps) {
+        let Some(guest) = step.uses.as_ref().and_then(|uses| release.guests.get(uses)) else {
             continue;
         };
         let plugin = services.plugins.load(services, &guest.sha256).await?;
@@ -137,22 +146,44 @@ async fn needs(services: &Services, context: &TaskContext) -> Result<Needs, Engi
     Ok(needs)
 }
 
+/// Why a machine did not get its packages.
+struct Missed {
+    error: String,
+    /// Whether it could not be reached at all.
+    unavailable: bool,
+}
+
+impl Missed {
+    fn other(error: impl Into<String>) -> Self {
+        Self { error: error.into(), unavailable: false }
+    }
+}
+
+/// A machine, connected.
+async fn reach(services: &Services, name: &MachineName) -> Result<Arc<Machine>, Missed> {
+    let record = runs::machine(services, name).await.map_err(|error| Missed::other(error.message))?;
+    let endpoint = endpoint(&record.connection).map_err(|error| Missed::other(error.message))?;
+    services.machines.connect(&endpoint).await.map_err(|error| Missed {
+        unavailable: matches!(error, MachineError::Unreachable { .. } | MachineError::Handshake { .. }),
+        error: format!("{error}; {}", error.fix()),
+    })
+}
+
 async fn delivery(
     services: &Arc<Services>,
     name: &MachineName,
     wanted: &BTreeSet<(String, String)>,
     cancel: &CancelToken,
-) -> Result<Delivery, String> {
-    let machine = runs::machine(services, name).await.map_err(|error| error.message)?;
-    let endpoint = endpoint(&machine.connection).map_err(|error| error.message)?;
+) -> Result<Delivery, Missed> {
     let machine = tokio::select! {
-        reached = services.machines.get(&endpoint) => reached.map_err(|error| format!("{error}; {}", error.fix()))?,
-        () = cancel.cancelled() => return Err("the transfer was stopped".to_owned()),
+        reached = reach(services, name) => reached?,
+        () = cancel.cancelled() => return Err(Missed::other("the transfer was stopped")),
     };
     let mut parcels = Vec::new();
     for (label, digest) in wanted {
-        let digest: Sha256 = digest.parse().map_err(|_| format!("the digest of {label} is damaged"))?;
-        let source = source(services, &digest, form(&endpoint)).await.map_err(|error| error.message)?;
+        let digest: Sha256 = digest.parse().map_err(|_| Missed::other(format!("the digest of {label} is damaged")))?;
+        let source =
+            source(services, &digest, form(machine.endpoint())).await.map_err(|error| Missed::other(error.message))?;
         parcels.push(Parcel { package: label.as_str().into(), source });
     }
     Ok(Delivery {
@@ -205,15 +236,15 @@ fn show(services: &Services, task: TaskId, machine: &MachineName, progress: wind
 }
 
 /// Tells the scheduler, and through it everyone, how it went on one machine.
-async fn report(services: &Services, task: TaskId, machine: &MachineName, result: Result<(), String>, log: &NodeLog) {
-    if let Err(error) = &result {
+async fn report(services: &Services, task: TaskId, machine: &MachineName, result: Result<(), Missed>, log: &NodeLog) {
+    if let Err(Missed { error, .. }) = &result {
         log.say(LogLevel::Error, &format!("{machine}: {error}"));
     }
     services.logs.flush().await;
     let machine = Some(machine.clone());
     let event = match result {
         Ok(()) => Event::PackagesAcquired { task, machine },
-        Err(error) => Event::PackagesFailed { task, machine, error, unavailable: false },
+        Err(Missed { error, unavailable }) => Event::PackagesFailed { task, machine, error, unavailable },
     };
     services.driver.send(event).await;
 }

@@ -26,7 +26,7 @@ use crate::{
     logs::Logs,
     once::{self, Keys, Once},
     plugins::Registry,
-    restored,
+    pools, restored,
     services::Services,
     vault::Vault,
 };
@@ -96,6 +96,7 @@ impl Engine {
             hub: Hub::new(config.clock.now_ms().saturating_mul(1000)),
             generation: watch::Sender::new(0),
             locks: Mutex::default(),
+            questions: RwLock::default(),
             resumes: Mutex::default(),
         });
         let (driver, inputs) = queue();
@@ -122,6 +123,7 @@ impl Engine {
             held: Mutex::default(),
             http: http_client()?,
             contexts: Mutex::default(),
+            pools: tokio::sync::Mutex::default(),
             numbers: Arc::default(),
             keys: Keys::default(),
             gate: Gate::default(),
@@ -139,6 +141,8 @@ impl Engine {
         let actor = Arc::new(HandsActor(Arc::clone(&hands)));
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
+        pools::tell(&services).await?;
+        hands.watch_fences(&services).await?;
         let collector = tokio::spawn(once::collect(Arc::clone(&services)));
         let tasks = Arc::new(Mutex::new(vec![logs, driver, collector]));
         let backups = Arc::new(tokio::sync::Semaphore::new(1));

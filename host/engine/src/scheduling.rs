@@ -1,6 +1,6 @@
 //! What people ask of the scheduler: why, who holds what, questions, and what would happen.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::PoisonError};
 
 use serde::{Deserialize, Serialize};
 use windlass_model::{
@@ -20,7 +20,7 @@ use windlass_store::{Batch, Key, Store, StoreError};
 
 use crate::{
     board::node_of,
-    error::EngineError,
+    error::{EngineError, ErrorKind},
     records::{BROKEN_LOCKS, DURATIONS, all},
     releases,
     services::Services,
@@ -79,7 +79,9 @@ fn waits(state: &State, task: TaskId) -> Vec<WaitView> {
     state.why(task).into_iter().map(wait).collect()
 }
 
-fn question(task: TaskId, title: &str, question: &Question) -> QuestionView {
+/// A question as people see it.
+#[must_use]
+pub fn question(task: TaskId, title: &str, question: &Question) -> QuestionView {
     QuestionView {
         number: question.number,
         task,
@@ -205,31 +207,30 @@ pub async fn broken_locks(services: &Services) -> Result<Vec<BrokenLock>, Engine
 }
 
 /// What people are asked, oldest first.
-///
-/// # Errors
-/// When the server is stopping.
-pub async fn questions(services: &Services) -> Result<Vec<QuestionView>, EngineError> {
-    let look = |state: &State| {
-        let tasks: Vec<_> = state.tasks().map(|(id, ..)| id).collect();
-        let mut found: Vec<_> = tasks.into_iter().flat_map(|id| task_questions(state, id)).collect();
-        found.sort_by_key(|question| question.number);
-        found
-    };
-    services.driver.look(look).await
+#[must_use]
+pub fn questions(services: &Services) -> Vec<QuestionView> {
+    services.shared.questions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
 }
 
 /// Answers a question.
 ///
 /// # Errors
-/// When there is none of that number, or the answer is none of its choices.
+/// When there is none of that number, it is for others to answer, or the answer is none of its choices.
 pub async fn answer(
     services: &Services,
     number: u64,
     request: AnswerRequest,
     by: &str,
 ) -> Result<QuestionView, EngineError> {
-    let found = questions(services).await?.into_iter().find(|question| question.number == number);
+    let found = services.shared.questions.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
     let found = found.ok_or_else(|| EngineError::not_found("question", number).fix("windlass interruption list"))?;
+    let named = |name: &String| name.eq_ignore_ascii_case(by);
+    if !found.responsible.is_empty() && !found.responsible.iter().any(named) {
+        let who = found.responsible.join(" or ");
+        let text = format!("question {number} is for {who} to answer, and this token is that of {by}");
+        return Err(EngineError::new(ErrorKind::Denied, "not-responsible", text)
+            .fix(format!("ask {who} to answer, or use their token")));
+    }
     let all =
         [Choice::Fail, Choice::Retry, Choice::Ignore, Choice::Exclude, Choice::Proceed, Choice::Abort, Choice::Wait];
     let offered = |choice: &Choice| choice.as_str() == request.choice && found.choices.contains(&request.choice);
@@ -327,7 +328,7 @@ pub async fn plan(services: &Services, request: DeployRequest) -> Result<PlanVie
     });
     let (found, history) = work.await.map_err(|error| EngineError::internal(error.to_string()))?;
     let mut packages = Vec::new();
-    for (step, planned) in release.process.steps.iter().zip(&plan.steps) {
+    for (step, planned) in release.process.all_steps().zip(&plan.steps) {
         if !planned.needs_packages || planned.skip.is_some() {
             continue;
         }

@@ -73,7 +73,10 @@ fn shown(plan: &PlanView) -> String {
 /// When the server refuses or cannot be reached.
 pub async fn run(context: &Context<'_>, command: Plan) -> Result<Exit, Failure> {
     let Plan { project, environment, version, machines } = command;
-    let plan = context.client()?.plan(&DeployRequest { project, environment, version, machines }).await?;
+    let plan = context
+        .client()?
+        .plan(&DeployRequest { version, machines, ..DeployRequest::new(project, environment) })
+        .await?;
     context.ui.one(&plan, |plan| plan.title.clone(), shown)?;
     Ok(Exit::Done)
 }

@@ -7,7 +7,8 @@ use std::{
 
 use windlass_effects::Masker;
 use windlass_model::{
-    EnvironmentName, Machine, MachineName, Release, SecretText, Step, StepName, TaskId, TaskKind, VariableValue,
+    EnvironmentName, Machine, MachineName, Release, SecretText, StepName, TaskId, TaskKind, VariableValue,
+    process::Placed,
     variables::{Context, Outputs, Place, System, VariableSet},
 };
 use windlass_store::Key;
@@ -118,7 +119,7 @@ impl TaskContext {
     pub async fn for_run(
         &self,
         services: &Services,
-        step: Option<(&Step, usize)>,
+        step: Option<(Placed<'_>, usize)>,
         machine: Option<&Machine>,
     ) -> Result<RunVariables, EngineError> {
         Ok(self.seen_by(&self.known(services).await?, step, machine))
@@ -126,7 +127,7 @@ impl TaskContext {
 
     /// The same, from outputs that were read before.
     #[must_use]
-    pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
+    pub fn seen_by(&self, known: &Known, step: Option<(Placed<'_>, usize)>, machine: Option<&Machine>) -> RunVariables {
         let mut system = System::new().task(self.task);
         let mut place = Place::default();
         if let Subject::Deployment { release, environment } = &self.subject {
@@ -137,7 +138,7 @@ impl TaskContext {
         if let Some((step, index)) = step {
             system = system.step(&step.name, index);
             place.step = Some(step.name.clone());
-            if let Some(windlass_model::On::Role(role)) = &step.on {
+            if let Some(windlass_model::On::Role(role)) = step.on() {
                 place.step_role = Some(role.clone());
             }
         }

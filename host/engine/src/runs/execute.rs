@@ -10,9 +10,10 @@ use windlass_effects::{
     CancelToken, Failure, Grants, Layers, PackageHandle, PackageInfo, SecretHandle, SessionHandle, Waist,
 };
 use windlass_model::{
-    Machine, MachineName, Manifest, RunId, SecretText, Step,
+    Machine, MachineName, Manifest, On, RunId, SecretText, Step,
     manifest::InputKind,
-    task::{LogLevel, run_node},
+    process::Placed,
+    task::{LogLevel, pool_node, run_node},
     template::Mode,
     variables::Context,
 };
@@ -35,6 +36,9 @@ const SESSION: SessionHandle = SessionHandle(1);
 /// Longest run whose step names no limit; the scheduler stops it long before.
 const WALL: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Code of a failure to reach a machine on which nothing was begun.
+const UNAVAILABLE: &str = "machine-unavailable";
+
 /// A run that is to be executed.
 pub struct Execution {
     /// Its key.
@@ -45,6 +49,8 @@ pub struct Execution {
     pub attempt: u32,
     /// Set when it shall stop.
     pub cancel: CancelToken,
+    /// What has gone wrong in its task so far.
+    pub error: Option<String>,
 }
 
 /// How a run ended, and what is left to do once that is durable.
@@ -68,6 +74,10 @@ impl Ended {
 /// Executes a run. Never fails: what goes wrong is its outcome.
 pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execution: Execution) -> Ended {
     let cancel = execution.cancel.clone();
+    if step_of(context, execution.run).is_some_and(|step| step.uses.is_none()) {
+        // A person agreed to it, or its child steps do its work.
+        return Ended::early(RunOutcome::Succeeded);
+    }
     match begin(services, context, &execution).await {
         Ok(begun) => {
             let result = match &context.subject {
@@ -81,12 +91,16 @@ pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execu
             Ended { outcome, with: begun.journal.take_waiting(), settled }
         }
         Err(failure) => {
+            let unavailable = failure.code == UNAVAILABLE;
             let node = begin_node(context, &execution);
             let id = run_id(&execution, step_of(context, execution.run).is_some());
             if let Ok(log) =
                 services.logs.open(execution.run.task, &node, id.as_str(), &windlass_effects::Masker::default()).await
             {
-                let outcome = judge(Err(failure), &log, &cancel);
+                let outcome = match judge(Err(failure), &log, &cancel) {
+                    RunOutcome::Failed { error } if unavailable => RunOutcome::Unavailable { error },
+                    outcome => outcome,
+                };
                 services.logs.flush().await;
                 return Ended::early(outcome);
             }
@@ -133,7 +147,10 @@ struct Begun {
 
 fn begin_node(context: &TaskContext, execution: &Execution) -> String {
     match step_of(context, execution.run) {
-        Some(step) => run_node(&step.name, execution.machine.as_ref()),
+        Some(step) => match step.on() {
+            Some(On::Pool(pool)) => pool_node(&step.name, pool),
+            _ => run_node(&step.name, execution.machine.as_ref()),
+        },
         None => script_node(context),
     }
 }
@@ -145,23 +162,28 @@ fn script_node(context: &TaskContext) -> String {
     }
 }
 
-fn step_of(context: &TaskContext, run: RunKey) -> Option<&Step> {
+fn step_of(context: &TaskContext, run: RunKey) -> Option<Placed<'_>> {
     match &context.subject {
-        Subject::Deployment { release, .. } => release.process.steps.get(run.step as usize),
+        Subject::Deployment { release, .. } => release.process.step(run.step as usize),
         Subject::Script { .. } => None,
     }
 }
 
 async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution: &Execution) -> Result<Begun, Failure> {
     let run = execution.run;
-    let step = step_of(task, run).cloned();
+    let placed = step_of(task, run);
+    let step = placed.map(|placed| placed.step.clone());
     let machine = match &execution.machine {
         Some(name) => Some(context::machine(services, name).await.map_err(engine)?),
         None => None,
     };
-    let place = step.as_ref().map(|step| (step, run.step as usize));
-    let RunVariables { mut context, masker, system } =
+    let place = placed.map(|placed| (placed, run.step as usize));
+    let RunVariables { mut context, masker, mut system } =
         task.for_run(services, place, machine.as_ref()).await.map_err(engine)?;
+    if let Some(error) = &execution.error {
+        system = system.set("Deployment.Error", error.as_str());
+        context = context.system(system.clone());
+    }
     let id = run_id(execution, step.is_some());
     let node = begin_node(task, execution);
     let log = services.logs.open(run.task, &node, id.as_str(), &masker).await.map_err(|error| engine(error.into()))?;
@@ -169,7 +191,7 @@ async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution: &Ex
 
     let plugin = match (&task.subject, &step) {
         (Subject::Deployment { release, .. }, Some(step)) => {
-            let pinned = release.guests.get(&step.uses).ok_or_else(|| missing(step))?;
+            let pinned = step.uses.as_ref().and_then(|uses| release.guests.get(uses)).ok_or_else(|| missing(step))?;
             Some(services.plugins.load(services, &pinned.sha256).await.map_err(engine)?)
         }
         _ => None,
@@ -181,7 +203,15 @@ async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution: &Ex
         context = context.system(system.package(&first.info.id, &first.info.version));
     }
     let reached = match &machine {
-        Some(machine) => Some(reach(services, machine, &log, &execution.cancel).await?),
+        Some(machine) => {
+            let reached = reach(services, machine, &log, &execution.cancel).await;
+            // What has begun there may go on without us: then it is no longer a machine that was never reached.
+            let fresh = entries.is_empty();
+            Some(reached.map_err(|failure| {
+                let unavailable = fresh && failure.code == "unreachable";
+                if unavailable { Failure { code: UNAVAILABLE.to_owned(), ..failure } } else { failure }
+            })?)
+        }
         None => None,
     };
     let performer = Arc::new(RunPerformer {
@@ -375,6 +405,6 @@ fn invalid(input: &str, why: &str) -> Failure {
 }
 
 fn missing(step: &Step) -> Failure {
-    Failure::new("not-found", format!("the release does not pin a plugin for {}", step.uses))
+    Failure::new("not-found", format!("the release does not pin a plugin for step {}", step.name))
         .fix("create a new release")
 }

@@ -14,4 +14,5 @@ mod waits;
 
 pub use context::{Subject, TaskContext, load, machine};
 pub use execute::{Ended, Execution, execute};
+pub use journal::recorded;
 pub use performer::failure;
