@@ -28,7 +28,7 @@ use crate::{
     logs::Logs,
     once::{self, Keys, Once},
     plugins::Registry,
-    restored,
+    pools, restored,
     runs::Offline,
     services::Services,
     vault::Vault,
@@ -110,6 +110,7 @@ impl Engine {
             history: History::load(&*store).await?,
             generation: watch::Sender::new(0),
             locks: Mutex::default(),
+            questions: RwLock::default(),
         });
         let patience = config.machines.reconnect_for;
         let machines = windlass_machines::Config { reconnect_for: patience.min(config.hold), ..config.machines };
@@ -140,6 +141,7 @@ impl Engine {
             contexts: Mutex::default(),
             watches: Watches::default(),
             offline: Offline::new(patience),
+            pools: tokio::sync::Mutex::default(),
             numbers: Arc::default(),
             keys: Keys::default(),
             gate: Gate::default(),
@@ -157,6 +159,8 @@ impl Engine {
         let actor = Arc::new(HandsActor(Arc::clone(&hands)));
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
+        pools::tell(&services).await?;
+        hands.watch_fences(&services).await?;
         let watching = tokio::spawn(watch(Arc::clone(&services)));
         let collector = tokio::spawn(once::collect(Arc::clone(&services)));
         let tasks = Arc::new(Mutex::new(vec![logs, driver, watching, collector]));

@@ -108,6 +108,9 @@ pub struct Pin {
     pub outputs: Vec<StoredOutput>,
     /// Its machine.
     pub machine: Option<Machine>,
+    /// What had gone wrong in its task.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// Where the log of a node ends.

@@ -1,5 +1,7 @@
 //! What people ask of the scheduler: why, who holds what, and questions. What would happen is in `planning`.
 
+use std::sync::PoisonError;
+
 use windlass_model::{
     TaskId,
     scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockUse, LockView, QuestionView, WaitView, WhyView},
@@ -12,7 +14,7 @@ use windlass_store::{Batch, Key};
 
 use crate::{
     board::node_of,
-    error::EngineError,
+    error::{EngineError, ErrorKind},
     logs,
     records::{BROKEN_LOCKS, LOG_ENDS, all},
     services::Services,
@@ -43,7 +45,9 @@ fn waits(state: &State, task: TaskId) -> Vec<WaitView> {
     state.why(task).into_iter().map(wait).collect()
 }
 
-fn question(task: TaskId, plan: &TaskPlan, question: &Question) -> QuestionView {
+/// A question as people see it.
+#[must_use]
+pub fn question(task: TaskId, plan: &TaskPlan, question: &Question) -> QuestionView {
     let node = match &question.about {
         About::Failure(run) | About::Run(run) => node_of(plan, *run).unwrap_or_default(),
         _ => String::new(),
@@ -180,15 +184,10 @@ pub async fn broken_locks(services: &Services) -> Result<Vec<BrokenLock>, Engine
 /// What people are asked, oldest first.
 ///
 /// # Errors
-/// When the server is stopping.
+/// When the store stopped.
 pub async fn questions(services: &Services) -> Result<Vec<QuestionView>, EngineError> {
-    let look = |state: &State| {
-        let tasks: Vec<_> = state.tasks().map(|(id, ..)| id).collect();
-        let mut found: Vec<_> = tasks.into_iter().flat_map(|id| task_questions(state, id)).collect();
-        found.sort_by_key(|question| question.number);
-        found
-    };
-    with_last_lines(services, services.driver.look(look).await?).await
+    let open = services.shared.questions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    with_last_lines(services, open).await
 }
 
 /// The same, with what is known of unknown outcomes.
@@ -214,15 +213,22 @@ async fn last_lines(services: &Services, question: &QuestionView) -> Result<Vec<
 /// Answers a question.
 ///
 /// # Errors
-/// When there is none of that number, or the answer is none of its choices.
+/// When there is none of that number, it is for others to answer, or the answer is none of its choices.
 pub async fn answer(
     services: &Services,
     number: u64,
     request: AnswerRequest,
     by: &str,
 ) -> Result<QuestionView, EngineError> {
-    let found = questions(services).await?.into_iter().find(|question| question.number == number);
+    let found = services.shared.questions.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
     let found = found.ok_or_else(|| EngineError::not_found("question", number).fix("windlass interruption list"))?;
+    let named = |name: &String| name.eq_ignore_ascii_case(by);
+    if !found.responsible.is_empty() && !found.responsible.iter().any(named) {
+        let who = found.responsible.join(" or ");
+        let text = format!("question {number} is for {who} to answer, and this token is that of {by}");
+        return Err(EngineError::new(ErrorKind::Denied, "not-responsible", text)
+            .fix(format!("ask {who} to answer, or use their token")));
+    }
     let all = [
         Choice::Fail,
         Choice::Retry,

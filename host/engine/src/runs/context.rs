@@ -7,7 +7,8 @@ use std::{
 
 use windlass_effects::Masker;
 use windlass_model::{
-    EnvironmentName, Machine, MachineName, Release, SecretText, Step, StepName, TaskId, TaskKind, VariableValue,
+    EnvironmentName, Machine, MachineName, Release, SecretText, StepName, TaskId, TaskKind, VariableValue,
+    process::Placed,
     variables::{Context, Outputs, Place, System, VariableSet},
 };
 use windlass_store::Key;
@@ -130,7 +131,7 @@ pub struct RunVariables {
 impl TaskContext {
     /// The variables as a run of a step sees them, with outputs of earlier steps, and what masks its log.
     #[must_use]
-    pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
+    pub fn seen_by(&self, known: &Known, step: Option<(Placed<'_>, usize)>, machine: Option<&Machine>) -> RunVariables {
         let mut system = System::new().task(self.task);
         let mut place = Place::default();
         if let Subject::Deployment { release, environment } = &self.subject {
@@ -141,7 +142,7 @@ impl TaskContext {
         if let Some((step, index)) = step {
             system = system.step(&step.name, index);
             place.step = Some(step.name.clone());
-            if let Some(windlass_model::On::Role(role)) = &step.on {
+            if let Some(windlass_model::On::Role(role)) = step.on() {
                 place.step_role = Some(role.clone());
             }
         }
