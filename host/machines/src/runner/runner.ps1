@@ -123,7 +123,8 @@ function _w_start($q, [string]$t, [string]$encoded) {
   }
   $spec = $_w_utf8.GetString([Convert]::FromBase64String($encoded)) | ConvertFrom-Json
   if ($null -ne $spec.script) {
-    $tool = Get-Command -CommandType Application -ErrorAction SilentlyContinue $spec.program | Select-Object -First 1
+    $names = if ($spec.program -eq 'pwsh' -and $_w_windows) { 'pwsh', 'powershell' } else { $spec.program }
+    $tool = Get-Command -CommandType Application -ErrorAction SilentlyContinue $names | Select-Object -First 1
     if (-not $tool) { _w_say "= $q E tool $($spec.program)"; return }
     $spec.program = $tool.Source
   }
@@ -212,13 +213,13 @@ function _w_cancel($q, [string]$t, [int]$grace) {
   }
   if ($lead -and (_w_state $t) -match '^RUNNING') {
     # Asks politely; a console program seldom listens.
-    if ($_w_windows) { & taskkill.exe /T /PID $lead *> $null } else { & kill -TERM $lead *> $null }
+    if ($_w_windows) { & taskkill.exe /T /PID $lead *> $null } else { & /bin/kill -TERM $lead *> $null }
     for ($look = 0; $look -lt $grace * 10 -and (_w_state $t) -match '^RUNNING'; $look++) { Start-Sleep -Milliseconds 100 }
   }
   if ($lead) {
     if ($_w_windows) {
       if (-not (_w_end_job $t)) { & taskkill.exe /F /T /PID $lead *> $null }
-    } elseif ((_w_state $t) -match '^RUNNING') { & kill -KILL $lead *> $null }
+    } elseif ((_w_state $t) -match '^RUNNING') { & /bin/kill -KILL $lead *> $null }
   }
   for ($look = 0; $look -lt 50 -and (_w_state $t) -match '^(RUNNING|STARTING)'; $look++) { Start-Sleep -Milliseconds 100 }
   _w_say "= $q $(_w_state $t)"
