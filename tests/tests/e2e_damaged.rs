@@ -80,5 +80,20 @@ async fn a_damaged_record_is_named_and_the_rest_goes_on() -> Anything<()> {
     let checked = server.cli(&["store", "check", "--data", server.data().to_str().unwrap()])?;
     assert_eq!(checked.code, 65, "{checked:#?}");
     assert!(checked.out.contains("damaged: tasks/") && checked.out.contains("damaged: runs/"), "{}", checked.out);
+
+    // Damage in the journal itself hides none of that, and what it took is named, too.
+    let journal = server.data().join("store/journal");
+    let segment = std::fs::read_dir(journal)?.map(|entry| entry.unwrap().path()).min().unwrap();
+    let mut bytes = std::fs::read(&segment)?;
+    let script = bytes.windows(8).position(|window| window == b"info(2);").unwrap();
+    bytes[script] ^= 1;
+    std::fs::write(&segment, bytes)?;
+    let refused = server.restart().unwrap_err().to_string();
+    assert!(refused.contains("acknowledged commits follow") && refused.contains("truncate -s"), "{refused}");
+    let checked = server.cli(&["store", "check", "--data", server.data().to_str().unwrap()])?;
+    assert_eq!(checked.code, 65, "{checked:#?}");
+    for told in ["cannot be read; the rest can", "damaged: scripts/", "damaged: tasks/", "damaged: runs/"] {
+        assert!(checked.out.contains(told), "{told} is not in {}", checked.out);
+    }
     Ok(())
 }
