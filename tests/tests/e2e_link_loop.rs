@@ -45,6 +45,7 @@ async fn deployments_end_as_over_a_good_link() -> Anything<()> {
         machine["connection"]["ssh"]["reconnect_seconds"] = 240.into();
         machine
     })?;
+    site.push("0.9.0", &[("hello", "0.9.0\n")])?;
     site.apply()?.good()?;
     for round in 1..=if long { 200 } else { 4 } {
         let version = format!("1.{round}.0");

@@ -33,7 +33,7 @@ const EVERYTHING: &str = r##"{
   "machines": [
     { "name": "m1", "environments": ["test"], "roles": ["web"], "pools": ["build"], "disabled": true,
       "connection": { "ssh": { "host": "h", "port": 2222, "user": "u", "auth": { "key-file": { "path": "k", "passphrase_env": "P" } },
-        "host_key": "SHA256:x", "home": "/w" } } },
+        "host_key": "SHA256:x", "home": "/w", "reconnect_seconds": 60 } } },
     { "name": "m2", "connection": { "ssh": { "host": "h", "user": "u", "auth": "agent" } } },
     { "name": "m3", "connection": { "ssh": { "host": "h", "user": "u", "auth": { "password": { "env": "P" } } } } },
     { "name": "m4", "connection": { "local": { "home": "/w" } } }
