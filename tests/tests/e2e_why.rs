@@ -323,8 +323,7 @@ async fn every_wait_on_machines_says_why_and_is_planned_for() -> Anything<()> {
     let mut told = Told(String::new());
     let dead = waits.deploy("dead-one").await?;
     waits.runs(dead, "first/x").await?;
-    for project in ["fresh", "holder", "busy", "kept", "step-kept", "rolling", "narrow", "parcels", "cold", "dead-two"]
-    {
+    for project in ["fresh", "holder", "busy", "kept", "step-kept", "rolling", "narrow", "parcels", "dead-two"] {
         told.add(project, &waits.said(&["plan", project, "-e", "test"])?);
     }
     insta::assert_snapshot!("plan", told.0);
