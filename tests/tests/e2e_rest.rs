@@ -78,7 +78,7 @@ async fn the_typed_client_deploys_and_follows_to_the_end() -> Tested {
 
     let project = "shop".parse()?;
     assert_eq!(client.create_release(&project, &ReleaseRequest::default()).await?.version, "1.0.0");
-    let request = DeployRequest { project, environment: "test".parse()?, version: None, machines: vec![] };
+    let request = DeployRequest::new(project, "test".parse()?);
     let task = client.deploy(&request).await?.id;
     let mut lines = Vec::new();
     let mut end = None;

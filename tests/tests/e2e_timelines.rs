@@ -67,10 +67,10 @@ fn simulated(file: &File) -> Vec<Part> {
         }
         let words = words.split([' ']).take_while(|word| !word.starts_with(['#', '('])).collect::<Vec<_>>().join(" ");
         match decision {
-            Decision::TaskState { state, .. } if state == windlass_model::TaskState::Cancelling => {
-                if cancelled.contains(&task) && stopped.insert(task) {
-                    parts.push(Part::Cancel(task));
-                }
+            Decision::TaskState { state: windlass_model::TaskState::Cancelling, .. }
+                if cancelled.contains(&task) && stopped.insert(task) =>
+            {
+                parts.push(Part::Cancel(task));
             }
             Decision::StartRun { run, .. } if started.insert(run) => parts.push(Part::Seen(words)),
             Decision::RunState { run, state, .. } if state.is_final() && started.contains(&run) => {

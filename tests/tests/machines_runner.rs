@@ -198,7 +198,7 @@ fn a_lower_fencing_token_starts_nothing() {
     everywhere(|shell, far, home| {
         let mut other = FarSide::load(shell, home, "k2").unwrap();
         let ledger = home.join("ledger");
-        let mut try_with = |far: &mut FarSide, ticket: &str, fence: &str| {
+        let try_with = |far: &mut FarSide, ticket: &str, fence: &str| {
             far.say(&format!("_w_fence='{fence}'\n")).unwrap();
             let answer = far.start(ticket, &format!("echo {ticket} >> '{}'", ledger.display())).unwrap();
             far.say("_w_fence=\n").unwrap();

@@ -55,7 +55,7 @@ fn post() -> Effect {
 
 async fn records(recorded: Vec<Entry>, effects: &[Effect]) -> Vec<String> {
     let store = std::sync::Arc::new(Notes::default());
-    let journal = Journaled::new(std::sync::Arc::clone(&store), Willing, recorded);
+    let journal = Journaled::new(std::sync::Arc::clone(&store), Willing, Masker::default(), recorded);
     for effect in effects {
         journal.call(effect, &CancelToken::new()).await.unwrap().unwrap();
     }
@@ -92,4 +92,99 @@ async fn what_was_seen_is_durable_before_a_machine_is_told() {
     entry.state = EntryState::Answered(Ok(Outcome::Number(1)));
     let again = records(vec![entry], &[Effect::Now, file()]).await;
     assert_eq!(again, ["write_file started: Durable", "write_file answered: Later"]);
+}
+
+/// A performer whose first answer is unknown, and the person who is asked about it.
+struct Asked {
+    verdict: Verdict,
+    performed: Mutex<Vec<(u64, u32)>>,
+}
+
+#[async_trait]
+impl Performer for Asked {
+    async fn perform(&self, _: u64, _: &Effect, _: &CancelToken) -> Answer {
+        Ok(Outcome::Done)
+    }
+
+    async fn attempt(&self, call: Call<'_>, _: &CancelToken) -> Attempt {
+        self.performed.lock().unwrap().push((call.index, call.tries));
+        if call.tries > 0 {
+            return Attempt::Answered(Ok(Outcome::Flag(true)));
+        }
+        Attempt::Answered(Err(Failure::new(UNKNOWN_OUTCOME, "nobody knows")))
+    }
+
+    async fn undecided(&self, _: Call<'_>, failure: &Failure, _: &CancelToken) -> Verdict {
+        assert_eq!(failure.code, UNKNOWN_OUTCOME);
+        self.verdict.clone()
+    }
+}
+
+fn decided(choice: DecidedAs) -> Verdict {
+    Verdict::Decided(Decided { choice, by: "ann".into(), notes: "seen".into() })
+}
+
+/// What a run that asks for this effect is answered, what is recorded of it, and which tries were made.
+async fn asked(
+    verdict: Verdict,
+    effect: &Effect,
+    recorded: Vec<Entry>,
+) -> (Result<Answer, Stop>, Vec<Entry>, Vec<(u64, u32)>) {
+    let store = std::sync::Arc::new(MemoryJournal::default());
+    let performer = std::sync::Arc::new(Asked { verdict, performed: Mutex::default() });
+    let journal = Journaled::new(store.clone(), performer.clone(), Masker::default(), recorded);
+    let answer = journal.call(effect, &CancelToken::new()).await;
+    let performed = performer.performed.lock().unwrap().clone();
+    (answer, store.entries(), performed)
+}
+
+#[tokio::test]
+async fn a_persons_word_becomes_the_answer() {
+    for effect in [post(), file()] {
+        let (answer, entries, performed) = asked(decided(DecidedAs::Done), &effect, vec![]).await;
+        assert_eq!(answer.unwrap().ok(), effect.taken_as_done(0));
+        assert_eq!(entries[0].decided.as_ref().map(|by| by.by.as_str()), Some("ann"));
+        assert_eq!(performed, [(0, 0)], "it was not done again");
+
+        let (answer, entries, performed) = asked(decided(DecidedAs::Retry), &effect, vec![]).await;
+        assert_eq!((answer.unwrap(), entries[0].tries), (Ok(Outcome::Flag(true)), 1));
+        assert_eq!(performed, [(0, 0), (0, 1)], "once more, under a ticket of its own");
+
+        let (answer, ..) = asked(decided(DecidedAs::Fail), &effect, vec![]).await;
+        let failure = answer.unwrap().unwrap_err();
+        assert_eq!(
+            (failure.code.as_str(), failure.message.as_str()),
+            ("taken-as-failed", "nobody knows; ann took it as failed (seen)")
+        );
+
+        let (answer, entries, _) = asked(Verdict::Suspended("ann answers".into()), &effect, vec![]).await;
+        assert_eq!(answer.unwrap_err(), Stop::Suspended("ann answers".into()));
+        assert_eq!(entries[0].state, EntryState::Started, "nothing is known yet");
+
+        let (answer, ..) = asked(Verdict::Nobody, &effect, vec![]).await;
+        assert_eq!(answer.unwrap().unwrap_err().code, UNKNOWN_OUTCOME);
+    }
+}
+
+#[tokio::test]
+async fn after_a_crash_only_what_nobody_remembers_is_asked_about() {
+    let started = |effect: &Effect| vec![Entry::started(0, effect)];
+    // The machine knows its ticket: it is asked, and only then the person.
+    let (_, _, performed) = asked(decided(DecidedAs::Done), &file(), started(&file())).await;
+    assert_eq!(performed, [(0, 0)]);
+    // A stranger does not: it is not sent again without a word.
+    let (answer, _, performed) = asked(decided(DecidedAs::Done), &post(), started(&post())).await;
+    assert!(matches!(answer.unwrap(), Ok(Outcome::Http(_))) && performed.is_empty());
+    let (_, _, performed) = asked(decided(DecidedAs::Retry), &post(), started(&post())).await;
+    assert_eq!(performed, [(0, 1)]);
+}
+
+#[tokio::test]
+async fn a_mismatch_tells_both_sides_in_words() {
+    let entry = Entry::started(0, &Effect::Sleep { ms: 5 });
+    let journal = Journaled::new(MemoryJournal::default(), Willing, Masker::default(), [entry]);
+    let stop = journal.call(&Effect::Sleep { ms: 6 }, &CancelToken::new()).await.unwrap_err().to_string();
+    let (recorded, asked) = ("recorded sleep 5 ms [", "asked sleep 6 ms [");
+    assert!(stop.starts_with("no longer matches its journal at entry 0: ") && stop.contains(recorded), "{stop}");
+    assert!(stop.contains(asked), "{stop}");
 }

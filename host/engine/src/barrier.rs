@@ -9,6 +9,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use windlass_effects::CancelToken;
+use windlass_machines::{Machine, MachineError};
 use windlass_model::{
     MachineName, Release, RunState, TaskId,
     task::{LogLevel, PACKAGES_NODE, TaskChange},
@@ -70,7 +71,7 @@ pub async fn acquire(
         Ok(needs) => needs,
         Err(error) => {
             for name in &machines {
-                report(&services, task, name, Err(error.message.clone()), Batch::new(), &log).await;
+                report(&services, task, name, Err(Missed::other(error.message.clone())), Batch::new(), &log).await;
             }
             return;
         }
@@ -114,8 +115,16 @@ pub async fn acquire(
         let Some(name) = machines.iter().find(|name| name.as_str() == &*machine.machine) else {
             continue;
         };
-        let failed =
-            result.failures().find(|failure| failure.machine == &*machine.machine).map(|failure| failure.to_string());
+        let failed = result.failures().find(|failure| failure.machine == &*machine.machine);
+        let reached = match failed {
+            Some(failure) => {
+                // The transfer says only what broke: whether the machine is away altogether is asked once more.
+                let unavailable =
+                    !cancel.is_cancelled() && reach(&services, name).await.is_err_and(|error| error.unavailable);
+                Err(Missed { error: failure.to_string(), unavailable })
+            }
+            None => Ok(()),
+        };
         let mut with = Batch::new();
         let noted = places.get(name).map_or(Ok(()), |place| note(&services, &mut with, place, machine));
         if let Err(error) = noted {
@@ -123,7 +132,7 @@ pub async fn acquire(
             tracing::warn!(machine = %name, %error, "what the machine holds is not noted");
             with = Batch::new();
         }
-        report(&services, task, name, failed.map_or(Ok(()), Err), with, &log).await;
+        report(&services, task, name, reached, with, &log).await;
     }
 }
 
@@ -160,8 +169,9 @@ pub async fn needs(services: &Services, context: &TaskContext, plan: &TaskPlan) 
     };
     let known = context.known(services).await?;
     let mut machines = BTreeMap::new();
-    for (index, (step, planned)) in release.process.steps.iter().zip(&plan.steps).enumerate() {
-        let Some(guest) = release.guests.get(&step.uses).filter(|_| planned.skip.is_none()) else {
+    for (index, (step, planned)) in release.process.all_steps().zip(&plan.steps).enumerate() {
+        let guest = step.uses.as_ref().and_then(|uses| release.guests.get(uses));
+        let Some(guest) = guest.filter(|_| planned.skip.is_none()) else {
             continue;
         };
         let plugin = services.plugins.load(services, &guest.sha256).await?;
@@ -195,28 +205,52 @@ fn pinned(release: &Release, id: &str) -> Result<Need, EngineError> {
     Ok(Need { package: id.to_string(), version: pinned.version.clone(), sha256: pinned.sha256.clone() })
 }
 
+/// Why a machine did not get its packages.
+struct Missed {
+    error: String,
+    /// Whether it could not be reached at all.
+    unavailable: bool,
+}
+
+impl Missed {
+    fn other(error: impl Into<String>) -> Self {
+        Self { error: error.into(), unavailable: false }
+    }
+}
+
+/// A machine, connected.
+async fn reach(services: &Services, name: &MachineName) -> Result<Arc<Machine>, Missed> {
+    let record = runs::machine(services, name).await.map_err(|error| Missed::other(error.message))?;
+    let endpoint = endpoint(&record.connection).map_err(|error| Missed::other(error.message))?;
+    services.machines.connect(&endpoint).await.map_err(|error| Missed {
+        unavailable: matches!(error, MachineError::Unreachable { .. } | MachineError::Handshake { .. }),
+        error: format!("{error}; {}", error.fix()),
+    })
+}
+
 /// What goes to a machine, and the place where it keeps it.
 async fn delivery(
     services: &Arc<Services>,
     name: &MachineName,
     wanted: &BTreeSet<Need>,
     cancel: &CancelToken,
-) -> Result<(Delivery, String), String> {
-    let machine = runs::machine(services, name).await.map_err(|error| error.message)?;
-    let endpoint = endpoint(&machine.connection).map_err(|error| error.message)?;
+) -> Result<(Delivery, String), Missed> {
     let machine = tokio::select! {
-        reached = services.machines.get(&endpoint) => reached.map_err(|error| format!("{error}; {}", error.fix()))?,
-        () = cancel.cancelled() => return Err("the transfer was stopped".to_owned()),
+        reached = reach(services, name) => reached?,
+        () = cancel.cancelled() => return Err(Missed::other("the transfer was stopped")),
     };
     let mut parcels = Vec::new();
     for need in wanted {
         let label = need.label();
-        let digest: Sha256 = need.sha256.parse().map_err(|_| format!("the digest of {label} is damaged"))?;
-        let source = source(services, &digest, form(&endpoint)).await.map_err(|error| error.message)?;
+        let damaged = |_| Missed::other(format!("the digest of {label} is damaged"));
+        let digest: Sha256 = need.sha256.parse().map_err(damaged)?;
+        let source =
+            source(services, &digest, form(machine.endpoint())).await.map_err(|error| Missed::other(error.message))?;
         parcels.push(Parcel { package: label.into(), source });
     }
+    let place = place(machine.endpoint());
     let receiver = Arc::new(Mailbox::new(Arc::clone(services), machine));
-    Ok((Delivery { machine: name.as_str().into(), receiver, parcels }, place(&endpoint)))
+    Ok((Delivery { machine: name.as_str().into(), receiver, parcels }, place))
 }
 
 /// Tells people how far the transfer is.
@@ -266,18 +300,18 @@ async fn report(
     services: &Services,
     task: TaskId,
     machine: &MachineName,
-    result: Result<(), String>,
+    result: Result<(), Missed>,
     with: Batch,
     log: &NodeLog,
 ) {
-    if let Err(error) = &result {
+    if let Err(Missed { error, .. }) = &result {
         log.say(LogLevel::Error, &format!("{machine}: {error}"));
     }
     services.logs.flush().await;
     let machine = Some(machine.clone());
     let event = match result {
         Ok(()) => Event::PackagesAcquired { task, machine },
-        Err(error) => Event::PackagesFailed { task, machine, error, unavailable: false },
+        Err(Missed { error, unavailable }) => Event::PackagesFailed { task, machine, error, unavailable },
     };
     services.driver.send_with(event, with).await;
 }

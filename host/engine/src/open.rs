@@ -10,7 +10,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use windlass_machines::Machines;
 use windlass_packages::repository::{Repository, RepositoryConfig};
 use windlass_scheduler::Settings;
-use windlass_store::{Blobs, EmbeddedOptions, EmbeddedStore, Store};
+use windlass_store::{Blobs, EmbeddedOptions, EmbeddedStore, OpenError, Store};
 use windlass_wasm::PluginHost;
 
 use crate::{
@@ -28,9 +28,11 @@ use crate::{
     logs::Logs,
     once::{self, Keys, Once},
     plugins::Registry,
-    restored,
+    pools, restored,
+    runs::Offline,
     services::Services,
     vault::Vault,
+    watches::{Watches, watch},
 };
 
 /// How to open an engine.
@@ -41,6 +43,8 @@ pub struct EngineConfig {
     pub settings: Settings,
     /// How machines are reached.
     pub machines: windlass_machines::Config,
+    /// Longest outage of a machine through which a run keeps its guest; a longer one suspends it.
+    pub hold: Duration,
     /// Whose time it is.
     pub clock: Arc<dyn Clock>,
     /// Whether to go on with what was under way in a backup that the data was restored from.
@@ -58,6 +62,7 @@ impl EngineConfig {
             data: data.into(),
             settings: Settings::for_cores(cores),
             machines: windlass_machines::Config::default(),
+            hold: Duration::from_secs(20),
             clock: Arc::new(SystemClock),
             resume_restored: false,
             store: None,
@@ -105,8 +110,10 @@ impl Engine {
             history: History::load(&*store).await?,
             generation: watch::Sender::new(0),
             locks: Mutex::default(),
-            resumes: Mutex::default(),
+            questions: RwLock::default(),
         });
+        let patience = config.machines.reconnect_for;
+        let machines = windlass_machines::Config { reconnect_for: patience.min(config.hold), ..config.machines };
         let (driver, inputs) = queue();
         let feed = Arc::new(Feed::new(Arc::clone(&store)));
         let packages = Repository::open(RepositoryConfig::new(data.join("packages")), Arc::clone(&feed) as _)
@@ -117,7 +124,7 @@ impl Engine {
             driver,
             logs: Logs::new(Arc::clone(&shared)),
             vault,
-            machines: Machines::new(config.machines),
+            machines: Machines::new(machines),
             packages,
             feed,
             plugins: Registry::default(),
@@ -132,6 +139,9 @@ impl Engine {
             held: Mutex::default(),
             http: http_client()?,
             contexts: Mutex::default(),
+            watches: Watches::default(),
+            offline: Offline::new(patience),
+            pools: tokio::sync::Mutex::default(),
             numbers: Arc::default(),
             keys: Keys::default(),
             gate: Gate::default(),
@@ -149,8 +159,11 @@ impl Engine {
         let actor = Arc::new(HandsActor(Arc::clone(&hands)));
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
+        pools::tell(&services).await?;
+        hands.watch_fences(&services).await?;
+        let watching = tokio::spawn(watch(Arc::clone(&services)));
         let collector = tokio::spawn(once::collect(Arc::clone(&services)));
-        let tasks = Arc::new(Mutex::new(vec![logs, driver, collector]));
+        let tasks = Arc::new(Mutex::new(vec![logs, driver, watching, collector]));
         let backups = Arc::new(tokio::sync::Semaphore::new(1));
         Ok(Self { services, hands, tasks, data, backups, once: None })
     }
@@ -189,7 +202,14 @@ async fn open_store(data: &Path) -> Result<Arc<dyn Store>, EngineError> {
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, &EmbeddedOptions::default()))
         .await
         .map_err(EngineError::internal)?;
-    let store = opened.map_err(|error| EngineError::internal(format!("failed to {error}")))?;
+    let store = opened.map_err(|error| {
+        let failed = EngineError::internal(format!("failed to {error}"));
+        match &error {
+            OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => failed
+                .fix("see to it that the disk can be written again, as dmesg tells why it cannot; nothing is lost"),
+            _ => failed,
+        }
+    })?;
     Ok(Arc::new(store))
 }
 

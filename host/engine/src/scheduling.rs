@@ -1,21 +1,28 @@
 //! What people ask of the scheduler: why, who holds what, and questions. What would happen is in `planning`.
 
+use std::sync::PoisonError;
+
 use windlass_model::{
     TaskId,
     scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockUse, LockView, QuestionView, WaitView, WhyView},
     task::step_node,
 };
-use windlass_scheduler::{Answer, Choice, Event, LockHolder, Part, Question, Resource, State, Subject, TaskPlan};
+use windlass_scheduler::{
+    About, Answer, Choice, Event, LockHolder, Part, Question, Resource, State, Subject, TaskPlan,
+};
 use windlass_store::{Batch, Key};
 
 use crate::{
     board::node_of,
-    error::EngineError,
-    records::{BROKEN_LOCKS, all},
+    error::{EngineError, ErrorKind},
+    logs,
+    records::{BROKEN_LOCKS, LOG_ENDS, all},
     services::Services,
     tasks,
 };
 
+/// Lines of a run's log that are shown with a question about its outcome.
+const LAST_LINES: usize = 10;
 /// Waits of other tasks that are told along with one, at most.
 const MAX_HOLDERS: usize = 20;
 
@@ -38,12 +45,22 @@ fn waits(state: &State, task: TaskId) -> Vec<WaitView> {
     state.why(task).into_iter().map(wait).collect()
 }
 
-fn question(task: TaskId, title: &str, question: &Question) -> QuestionView {
+/// A question as people see it.
+#[must_use]
+pub fn question(task: TaskId, plan: &TaskPlan, question: &Question) -> QuestionView {
+    let node = match &question.about {
+        About::Failure(run) | About::Run(run) => node_of(plan, *run).unwrap_or_default(),
+        _ => String::new(),
+    };
     QuestionView {
         number: question.number,
         task,
-        title: title.to_owned(),
+        title: plan.title.clone(),
         text: question.text.clone(),
+        node,
+        // Nothing else offers to take it as done.
+        unknown_outcome: matches!(question.about, About::Run(_)) && question.choices.contains(&Choice::Done),
+        last_lines: Vec::new(),
         choices: question.choices.iter().map(|choice| choice.as_str().to_owned()).collect(),
         responsible: question.responsible.clone(),
         asked_ms: question.asked_ms,
@@ -55,7 +72,7 @@ fn task_questions(state: &State, task: TaskId) -> Vec<QuestionView> {
     let found = state.task(task);
     let questions = found
         .into_iter()
-        .flat_map(|(plan, progress)| progress.questions.values().map(move |asked| question(task, &plan.title, asked)));
+        .flat_map(|(plan, progress)| progress.questions.values().map(move |asked| question(task, plan, asked)));
     questions.collect()
 }
 
@@ -85,6 +102,7 @@ pub async fn why(services: &Services, id: TaskId) -> Result<WhyView, EngineError
             (own, task_questions(state, id), holders)
         })
         .await?;
+    let questions = with_last_lines(services, questions).await?;
     Ok(WhyView { task, waits, questions, holders })
 }
 
@@ -166,31 +184,61 @@ pub async fn broken_locks(services: &Services) -> Result<Vec<BrokenLock>, Engine
 /// What people are asked, oldest first.
 ///
 /// # Errors
-/// When the server is stopping.
+/// When the store stopped.
 pub async fn questions(services: &Services) -> Result<Vec<QuestionView>, EngineError> {
-    let look = |state: &State| {
-        let tasks: Vec<_> = state.tasks().map(|(id, ..)| id).collect();
-        let mut found: Vec<_> = tasks.into_iter().flat_map(|id| task_questions(state, id)).collect();
-        found.sort_by_key(|question| question.number);
-        found
-    };
-    services.driver.look(look).await
+    let open = services.shared.questions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    with_last_lines(services, open).await
+}
+
+/// The same, with what is known of unknown outcomes.
+async fn with_last_lines(
+    services: &Services,
+    mut questions: Vec<QuestionView>,
+) -> Result<Vec<QuestionView>, EngineError> {
+    for question in questions.iter_mut().filter(|question| question.unknown_outcome) {
+        question.last_lines = last_lines(services, question).await?;
+    }
+    Ok(questions)
+}
+
+/// The last lines of the run that a question is about.
+async fn last_lines(services: &Services, question: &QuestionView) -> Result<Vec<String>, EngineError> {
+    let end = LOG_ENDS.get(&*services.shared.store, Key::of_id(question.task.0).text(&question.node)).await?;
+    let lines = end.map_or(0, |end| end.value.lines);
+    let from = lines.saturating_sub(LAST_LINES as u64);
+    let read = logs::read(&*services.shared.store, question.task, &question.node, from, LAST_LINES).await?;
+    Ok(read.into_iter().map(|line| line.text).collect())
 }
 
 /// Answers a question.
 ///
 /// # Errors
-/// When there is none of that number, or the answer is none of its choices.
+/// When there is none of that number, it is for others to answer, or the answer is none of its choices.
 pub async fn answer(
     services: &Services,
     number: u64,
     request: AnswerRequest,
     by: &str,
 ) -> Result<QuestionView, EngineError> {
-    let found = questions(services).await?.into_iter().find(|question| question.number == number);
+    let found = services.shared.questions.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
     let found = found.ok_or_else(|| EngineError::not_found("question", number).fix("windlass interruption list"))?;
-    let all =
-        [Choice::Fail, Choice::Retry, Choice::Ignore, Choice::Exclude, Choice::Proceed, Choice::Abort, Choice::Wait];
+    let named = |name: &String| name.eq_ignore_ascii_case(by);
+    if !found.responsible.is_empty() && !found.responsible.iter().any(named) {
+        let who = found.responsible.join(" or ");
+        let text = format!("question {number} is for {who} to answer, and this token is that of {by}");
+        return Err(EngineError::new(ErrorKind::Denied, "not-responsible", text)
+            .fix(format!("ask {who} to answer, or use their token")));
+    }
+    let all = [
+        Choice::Fail,
+        Choice::Retry,
+        Choice::Done,
+        Choice::Ignore,
+        Choice::Exclude,
+        Choice::Proceed,
+        Choice::Abort,
+        Choice::Wait,
+    ];
     let offered = |choice: &Choice| choice.as_str() == request.choice && found.choices.contains(&request.choice);
     let choice = all.into_iter().find(offered).ok_or_else(|| {
         let text = format!("{:?} is no answer to question {number}", request.choice);

@@ -1,13 +1,14 @@
 //! What every part of the engine works with.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
 use windlass_machines::Machines;
-use windlass_model::TaskId;
+use windlass_model::{PoolName, TaskId};
 use windlass_packages::repository::Repository;
+use windlass_scheduler::Pool;
 use windlass_store::Blobs;
 use windlass_wasm::PluginHost;
 
@@ -19,8 +20,9 @@ use crate::{
     logs::Logs,
     once::Keys,
     plugins::Registry,
-    runs::TaskContext,
+    runs::{Offline, TaskContext},
     vault::Vault,
+    watches::Watches,
 };
 
 /// The engine's parts.
@@ -55,6 +57,12 @@ pub struct Services {
     pub http: reqwest::Client,
     /// What runs of live tasks share.
     pub contexts: Mutex<HashMap<TaskId, Arc<tokio::sync::OnceCell<Arc<TaskContext>>>>>,
+    /// Runs that wait for what only a look at the tasks can tell.
+    pub watches: Watches,
+    /// Machines that could not be reached, by the run that waits for them.
+    pub offline: Offline,
+    /// The pools as the scheduler was told of them; none before the first time.
+    pub pools: tokio::sync::Mutex<Option<BTreeMap<PoolName, Pool>>>,
     /// Keeps task numbers in the order of their commits.
     pub numbers: Arc<tokio::sync::Mutex<()>>,
     /// Idempotency keys.

@@ -108,6 +108,15 @@ pub struct QuestionView {
     pub title: String,
     /// What is asked.
     pub text: String,
+    /// Node of the run that asks or failed; empty for a task.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// Set when nobody can know how something ended that the run did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown_outcome: bool,
+    /// The last lines that the run logged, when its outcome is unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
     /// The answers there are.
     pub choices: Vec<String>,
     /// Who may answer. Empty: whoever may deploy.

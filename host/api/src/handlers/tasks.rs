@@ -13,6 +13,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, de};
 use windlass_model::{
     EnvironmentName, MachineName, ProjectName, TaskId, TaskState,
+    replay::ReplayView,
     task::{LogLine, TaskDetail, TaskQuery, TaskSummary},
     views::{DeployRequest, Items, LogPage, ScriptRequest},
 };
@@ -35,6 +36,13 @@ const TASKS: (u32, u32) = (50, 200);
 pub struct TaskPath {
     /// Its number.
     task: TaskId,
+}
+
+/// Which run.
+#[derive(Deserialize, JsonSchema)]
+pub struct RunPath {
+    /// Its id, such as `12.0.m-web1.1`, or the number of a task that has only one.
+    run: String,
 }
 
 /// Which tasks. What is left out does not filter.
@@ -113,6 +121,10 @@ pub async fn task(call: Call<TaskPath>) -> Result<Json<TaskDetail>, Fault> {
 
 pub async fn cancel(call: Call<TaskPath>) -> Result<Json<TaskSummary>, Fault> {
     Ok(Json(call.app.engine.cancel(call.path.task).await?))
+}
+
+pub async fn replay(call: Call<RunPath>) -> Result<Json<ReplayView>, Fault> {
+    Ok(Json(call.app.engine.replay(&call.path.run).await?))
 }
 
 /// A log as JSON lines with their numbers, or as plain text.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use windlass_model::{EnvironmentName, MachineName, ProjectName, task::TaskSummary, views::DeployRequest};
+use windlass_model::{
+    EnvironmentName, MachineName, ProjectName, StepName, process::Priority, task::TaskSummary, views::DeployRequest,
+};
 
 use super::Context;
 use crate::{
@@ -11,13 +13,15 @@ use crate::{
     errors::Failure,
     exit::Exit,
     follow::{Watch, follow, parse_span},
+    moment::parse_moment,
     text::visible,
 };
 
 /// Deploy a release to an environment, and watch it
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  windlass deploy shop -e test\n  windlass deploy shop -e production --version 1.4.0 --timeout 30m\n\n\
+    after_help = "Examples:\n  windlass deploy shop -e test\n  windlass deploy shop -e production --version 1.4.0 --timeout 30m\n  \
+                  windlass deploy shop -e production --at 22:30 --expires-after 1h --detach\n\n\
                   Ctrl-C stops watching; the deployment goes on. Exit codes: 0 succeeded, 3 failed, 6 time-out,\n7 cancelled, 130 detached."
 )]
 pub struct Deploy {
@@ -41,15 +45,45 @@ pub struct What {
     #[arg(long)]
     version: Option<String>,
     /// Only this machine; may be repeated
-    #[arg(long = "machine", value_name = "MACHINE")]
+    #[arg(long = "machine", visible_alias = "only", value_name = "MACHINE")]
     machines: Vec<MachineName>,
+    /// Leave this step out, unless it is required; may be repeated
+    #[arg(long, value_name = "STEP")]
+    skip: Vec<StepName>,
+    /// Not before then: 22:30, "2026-12-01 22:30" (local time), 2026-12-01T22:30:00Z or +90m; at most 30 days ahead
+    #[arg(long, value_parser = parse_moment, value_name = "WHEN")]
+    at: Option<u64>,
+    /// Give it up if it has not started so long after it could have, such as 90s, 15m or 2h
+    #[arg(long, value_parser = parse_span, value_name = "TIME")]
+    expires_after: Option<Duration>,
+    /// Place among those that wait for their turn: low, normal or high
+    #[arg(long, value_parser = parse_priority)]
+    priority: Option<Priority>,
+    /// Take the place of older deployments to that environment that have not started
+    #[arg(long, overrides_with = "no_supersede")]
+    supersede: bool,
+    /// Leave them in the queue, whatever the process says
+    #[arg(long, overrides_with = "supersede")]
+    no_supersede: bool,
 }
 
 impl From<What> for DeployRequest {
     fn from(what: What) -> Self {
-        let What { project, environment, version, machines } = what;
-        Self { project, environment, version, machines }
+        Self {
+            version: what.version,
+            machines: what.machines,
+            skip: what.skip,
+            start_at_ms: what.at,
+            expires_after_seconds: what.expires_after.map(|after| after.as_secs()),
+            priority: what.priority,
+            supersede: (what.supersede || what.no_supersede).then_some(what.supersede),
+            ..Self::new(what.project, what.environment)
+        }
     }
+}
+
+fn parse_priority(text: &str) -> Result<Priority, String> {
+    serde_json::from_value(serde_json::Value::from(text)).map_err(|_| "it is one of low, normal, high".to_owned())
 }
 
 /// Whether and how long to watch a task.

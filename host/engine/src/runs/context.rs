@@ -7,7 +7,8 @@ use std::{
 
 use windlass_effects::Masker;
 use windlass_model::{
-    EnvironmentName, Machine, MachineName, Release, SecretText, Step, StepName, TaskId, TaskKind, VariableValue,
+    EnvironmentName, Machine, MachineName, Release, SecretText, StepName, TaskId, TaskKind, VariableValue,
+    process::Placed,
     variables::{Context, Outputs, Place, System, VariableSet},
 };
 use windlass_store::Key;
@@ -106,6 +107,15 @@ pub struct Known {
     secrets: Vec<SecretText>,
     /// Of all secrets, made once for all runs that know no more: making it costs more than a small step.
     masker: Masker,
+    /// The same as stored, for who pins it.
+    stored: Arc<Vec<StoredOutput>>,
+}
+
+impl Known {
+    /// The outputs as stored.
+    pub(super) fn stored(&self) -> &[StoredOutput] {
+        &self.stored
+    }
 }
 
 /// The variables of one run.
@@ -120,21 +130,8 @@ pub struct RunVariables {
 
 impl TaskContext {
     /// The variables as a run of a step sees them, with outputs of earlier steps, and what masks its log.
-    ///
-    /// # Errors
-    /// When the store stopped or a secret cannot be opened.
-    pub async fn for_run(
-        &self,
-        services: &Services,
-        step: Option<(&Step, usize)>,
-        machine: Option<&Machine>,
-    ) -> Result<RunVariables, EngineError> {
-        Ok(self.seen_by(&self.known(services).await?, step, machine))
-    }
-
-    /// The same, from outputs that were read before.
     #[must_use]
-    pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
+    pub fn seen_by(&self, known: &Known, step: Option<(Placed<'_>, usize)>, machine: Option<&Machine>) -> RunVariables {
         let mut system = System::new().task(self.task);
         let mut place = Place::default();
         if let Subject::Deployment { release, environment } = &self.subject {
@@ -145,7 +142,7 @@ impl TaskContext {
         if let Some((step, index)) = step {
             system = system.step(&step.name, index);
             place.step = Some(step.name.clone());
-            if let Some(windlass_model::On::Role(role)) = &step.on {
+            if let Some(windlass_model::On::Role(role)) = step.on() {
                 place.step_role = Some(role.clone());
             }
         }
@@ -184,15 +181,29 @@ impl TaskContext {
         Ok(known.insert(all_known).clone())
     }
 
+    /// Outputs that a run saw when it began, whatever came since.
+    ///
+    /// # Errors
+    /// When a secret cannot be opened.
+    pub(super) fn pinned(&self, services: &Services, outputs: Vec<StoredOutput>) -> Result<Known, EngineError> {
+        let mut known = Known::default();
+        for output in outputs {
+            self.add(services, &mut known, output)?;
+        }
+        known.masker = Masker::new(known.secrets.iter().chain(&self.secrets));
+        Ok(known)
+    }
+
     /// Takes in an output that is in the store now.
     pub fn note(&self, output: StoredOutput) {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).push(output);
     }
 
     fn add(&self, services: &Services, known: &mut Known, output: StoredOutput) -> Result<(), EngineError> {
-        let Ok(step) = StepName::new(output.step) else {
+        let Ok(step) = StepName::new(&output.step) else {
             return Ok(());
         };
+        Arc::make_mut(&mut known.stored).push(output.clone());
         let machine = output.machine.and_then(|machine| MachineName::new(machine).ok());
         let outputs = Arc::make_mut(&mut known.outputs);
         match output.value {

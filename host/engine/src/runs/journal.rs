@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -16,7 +19,7 @@ use windlass_store::{Batch, Key, failpoint};
 use super::context::{TaskContext, output_place};
 use crate::{
     gate::Pass,
-    records::{JOURNAL, OUTPUTS, StoredOutput, StoredValue, run_key},
+    records::{JOURNAL, OUTPUTS, PINS, Pin, RESUMES, StoredOutput, StoredValue, run_key},
     services::Services,
     tasks,
 };
@@ -38,6 +41,19 @@ pub struct StoredJournal {
     waiting: Mutex<Batch>,
     /// Effects under way that must not be cut off: nobody could know their outcome.
     open: Mutex<HashMap<u64, Pass>>,
+    /// What the run sees, to be stored with its first entry.
+    pin: Mutex<Option<Pin>>,
+    /// Whether what it was told as it goes on is to go with its next entry, which holds what it made of it.
+    told: AtomicBool,
+}
+
+/// What is stored besides entries.
+#[derive(Default)]
+pub struct Aside {
+    /// What a new run sees of its task.
+    pub pin: Option<Pin>,
+    /// Whether it was told something as it goes on.
+    pub told: bool,
 }
 
 /// Reads what is recorded of a run.
@@ -59,6 +75,7 @@ impl StoredJournal {
         id: RunId,
         (step, machine): (&str, Option<&MachineName>),
         entries: &[Entry],
+        aside: Aside,
     ) -> Self {
         let (step, machine) = (step.to_owned(), machine.map(ToString::to_string));
         let locks = entries
@@ -68,8 +85,9 @@ impl StoredJournal {
                 _ => None,
             })
             .collect();
+        let (pin, told) = (Mutex::new(aside.pin), AtomicBool::new(aside.told));
         let (locks, waiting, open) = (Mutex::new(locks), Mutex::default(), Mutex::default());
-        Self { services, context, run, id, step, machine, locks, waiting, open }
+        Self { services, context, run, id, step, machine, locks, waiting, open, pin, told }
     }
 
     fn key(&self, index: u64) -> Key {
@@ -77,12 +95,28 @@ impl StoredJournal {
     }
 
     fn put(&self, batch: &mut Batch, entry: &Entry) -> Result<(), String> {
-        JOURNAL.put(batch, self.key(entry.index), entry).map(|_| ()).map_err(|error| error.to_string())
+        if self.told.swap(false, Ordering::Relaxed) {
+            RESUMES.delete(batch, self.id.as_str());
+        }
+        let failed = |error: windlass_store::StoreError| error.to_string();
+        if let Some(pin) = self.pin.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            PINS.put(batch, Key::of_text(self.id.as_str()), &pin).map_err(failed)?;
+        }
+        JOURNAL.put(batch, self.key(entry.index), entry).map(|_| ()).map_err(failed)
     }
 
     /// What waits to be written: it belongs in front of whatever is written next.
     pub fn take_waiting(&self) -> Batch {
         std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes what waits, as the run is suspended.
+    ///
+    /// # Errors
+    /// When the store stopped.
+    pub async fn keep_waiting(&self) -> Result<(), String> {
+        let waiting = self.take_waiting();
+        if waiting.is_empty() { Ok(()) } else { self.commit(waiting).await }
     }
 
     /// Where a test may end the process: around each record of each effect of each run.
@@ -128,7 +162,7 @@ impl StoredJournal {
     }
 
     async fn deploy(&self, mut entry: Entry, effect: &Effect) -> Result<Answer, String> {
-        let Effect::Deploy { project, environment, version } = effect else {
+        let Effect::Deploy { project, environment, version, detached } = effect else {
             return Err(format!("{} is no local effect", effect.name()));
         };
         let wanted = tasks::deployment_request(project, environment, version.as_deref());
@@ -147,7 +181,7 @@ impl StoredJournal {
         entry.state = EntryState::Answered(Ok(Outcome::Number(task.0)));
         let mut batch = self.take_waiting();
         self.put(&mut batch, &entry)?;
-        prepared.child_of(self.run).queue(&self.services, batch).await.map_err(|error| error.to_string())?;
+        prepared.child_of(self.run, *detached).queue(&self.services, batch).await.map_err(|error| error.to_string())?;
         Ok(Ok(Outcome::Number(task.0)))
     }
 
@@ -188,6 +222,10 @@ impl JournalStore for StoredJournal {
         let done = self.perform_local(entry.clone(), effect).await;
         self.point(&entry, "recorded");
         done
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.services.shared.clock.now_ms()
     }
 }
 

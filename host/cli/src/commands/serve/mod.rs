@@ -38,8 +38,8 @@ const DEFAULT_LOG: &str = "info,sled=warn,wasmtime=warn,cranelift=warn";
     after_help = "Examples:\n  windlass serve\n  windlass serve --data /var/lib/windlass --listen 127.0.0.1:7227 --plugins /usr/lib/windlass\n\n\
                   Settings come from flags, WINDLASS_* variables, windlass.toml, in this order: windlass help config.\n\
                   The first start writes a token to DATA/token, where the commands on this machine find it.\n\n\
-                  SIGTERM and Ctrl-C stop it: it takes no more work, ends what cannot be taken up later, leaves commands on machines\n\
-                  running, and exits with 0; the next start goes on with everything. A second signal ends it at once.\n\
+                  SIGTERM and Ctrl-C stop it: it takes no more work, leaves commands on machines running, and\n\
+                  exits with 0; the next start goes on with everything. A second signal ends it at once.\n\
                   A service for systemd: windlass help systemd."
 )]
 pub struct Serve {
