@@ -112,8 +112,9 @@ impl Play<'_> {
         if on == "server" { Vec::new() } else { on.split_whitespace().map(str::to_owned).collect() }
     }
 
-    fn role(n: u64, step: &Step) -> String {
-        format!("task{n}-{}", step.name)
+    /// Of this task alone: machines keep the roles that an earlier scenario gave them.
+    fn role(&self, n: u64, step: &Step) -> String {
+        format!("task{}-{}", self.base + n, step.name)
     }
 
     /// The release that task number `n` deploys.
@@ -155,7 +156,7 @@ impl Play<'_> {
         };
         real["name"] = json!(step.name);
         if step.on != "server" {
-            real["on"] = json!({ "role": Self::role(n, step) });
+            real["on"] = json!({ "role": self.role(n, step) });
         }
         if resource.is_none() {
             real["isolation"] = json!(step.isolation.as_deref().unwrap_or("exclusive"));
@@ -188,7 +189,7 @@ impl Play<'_> {
             for n in task.numbers() {
                 for step in &task.steps {
                     for machine in Self::places(step, n) {
-                        roles.entry(machine).or_default().insert(Self::role(n, step));
+                        roles.entry(machine).or_default().insert(self.role(n, step));
                     }
                 }
             }

@@ -10,13 +10,18 @@
     reason = "a test ends at its first surprise"
 )]
 
-use std::{fs, net::TcpListener};
+use std::{
+    fs,
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use windlass_client::Client;
 use windlass_model::{
     TaskId,
     scheduling::WhyView,
+    task::TaskDetail,
     views::{PushMode, ReleaseRequest},
 };
 use windlass_tests::{events::Events, server::Server, shop::Anything, sshd::Sshd};
@@ -84,17 +89,16 @@ impl Waits {
 
     /// Waits until the server says what is wanted of a task's waits.
     async fn until(&mut self, task: TaskId, wanted: impl Fn(&WhyView) -> bool) -> Anything<WhyView> {
-        let limit = std::time::Duration::from_secs(120);
-        let begin = std::time::Instant::now();
+        let (limit, begin) = (Duration::from_secs(60), Instant::now());
         loop {
             let why = self.client.why(task).await?;
             if wanted(&why) {
                 return Ok(why);
             }
-            if begin.elapsed() > limit {
-                return Err(format!("task {task} does not get there: {why:#?}").into());
-            }
-            self.events.next().await?;
+            let late = || format!("task {task} does not get there: {why:#?}");
+            // What is told is told by an event too: without one there is nothing new to look for.
+            let left = limit.saturating_sub(begin.elapsed());
+            tokio::time::timeout(left, self.events.next()).await.map_err(|_| late())??.ok_or_else(late)?;
         }
     }
 
@@ -103,19 +107,27 @@ impl Waits {
         self.until(task, |why| why.waits.iter().any(|wait| wait.reason.kind == kind)).await.map(drop)
     }
 
-    /// Waits until something of a task runs and nothing of it waits.
-    async fn runs(&mut self, task: TaskId, node: &str) -> Anything<()> {
+    /// Waits until the tree of a task is as wanted.
+    async fn shows(&mut self, task: TaskId, wanted: impl Fn(&TaskDetail) -> bool) -> Anything<TaskDetail> {
+        let (limit, begin) = (Duration::from_secs(60), Instant::now());
         loop {
             let detail = self.client.task(task).await?;
-            let mut runs = detail.steps.iter().flat_map(|step| &step.runs);
-            if runs.any(|run| run.node == node && run.started_ms.is_some()) {
-                return Ok(());
+            if wanted(&detail) {
+                return Ok(detail);
             }
-            if detail.summary.state.is_final() {
-                return Err(format!("task {task} is over: {:?}", detail.summary.error).into());
-            }
-            self.events.next().await?;
+            let late = || format!("task {task} does not get there: {detail:#?}");
+            let left = limit.saturating_sub(begin.elapsed());
+            tokio::time::timeout(left, self.events.next()).await.map_err(|_| late())??.ok_or_else(late)?;
         }
+    }
+
+    /// Waits until a run has started.
+    async fn runs(&mut self, task: TaskId, node: &str) -> Anything<()> {
+        let started = |detail: &TaskDetail| {
+            let mut runs = detail.steps.iter().flat_map(|step| &step.runs);
+            runs.any(|run| run.node == node && run.started_ms.is_some())
+        };
+        self.shows(task, started).await.map(drop)
     }
 
     fn said(&self, arguments: &[&str]) -> Anything<String> {
@@ -323,8 +335,7 @@ async fn every_wait_on_machines_says_why_and_is_planned_for() -> Anything<()> {
     let mut told = Told(String::new());
     let dead = waits.deploy("dead-one").await?;
     waits.runs(dead, "first/x").await?;
-    for project in ["fresh", "holder", "busy", "kept", "step-kept", "rolling", "narrow", "parcels", "cold", "dead-two"]
-    {
+    for project in ["fresh", "holder", "busy", "kept", "step-kept", "rolling", "narrow", "parcels", "dead-two"] {
         told.add(project, &waits.said(&["plan", project, "-e", "test"])?);
     }
     insta::assert_snapshot!("plan", told.0);
@@ -364,7 +375,7 @@ async fn scripts_and_places_say_why() -> Anything<()> {
         ("waits", "lock", held),
         ("queues", "lock", held),
         ("awaits-a-task", "task", task),
-        ("awaits-quiet", "task", quiet),
+        ("awaits-quiet", "other", quiet),
     ] {
         let task = waits.script(name, text).await?;
         waits.waits(task, kind).await?;
@@ -391,13 +402,7 @@ async fn scripts_and_places_say_why() -> Anything<()> {
     waits.client.cancel(gates[0]).await?;
     waits.until(one, |why| why.waits.iter().any(|wait| wait.reason.holder == Some(two))).await?;
     waits.client.cancel(gates[1]).await?;
-    let over = loop {
-        let detail = waits.client.task(two).await?;
-        if detail.summary.state.is_final() {
-            break detail;
-        }
-        waits.events.next().await?;
-    };
+    let over = waits.shows(two, |detail| detail.summary.state.is_final()).await?;
     let error = over.steps[0].runs[0].error.clone().unwrap_or_default();
     told.add("deadlock: the youngest wait fails", &timeless(&error));
     // The other goes on with what the failed one gave back.
