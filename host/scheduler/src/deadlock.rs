@@ -12,7 +12,7 @@
 
 mod graph;
 
-use windlass_model::TaskState;
+use windlass_model::{TaskId, TaskState};
 
 use crate::{
     decision::Decision,
@@ -58,7 +58,6 @@ impl Turn<'_> {
             self.ask_deadlock(victim, text);
         } else {
             self.fail_wait(victim, text);
-            self.drop_dissolved();
         }
         // Other circles may lead through the same wait.
         self.suspect(node);
@@ -73,19 +72,20 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes back what people are asked about deadlocks that are none any more.
-    pub fn drop_dissolved(&mut self) {
-        for id in self.state.task_ids() {
-            let questions = self.state.tasks.get(&id).map(|task| &task.progress.questions);
-            let asked = questions.into_iter().flatten().filter_map(|(_, question)| match question.about {
+    /// Takes back one question about a deadlock that is none any more. Returns whether there was one.
+    pub fn drop_dissolved(&mut self) -> bool {
+        let about = |(id, number): &(TaskId, u64)| {
+            let question = self.state.tasks.get(id)?.progress.questions.get(number)?;
+            match question.about {
                 About::Deadlock(subject) => Some(subject),
                 _ => None,
-            });
-            let dissolved: Vec<_> = asked.filter(|subject| !self.is_stuck(*subject)).collect();
-            for subject in dissolved {
-                self.wait_over(subject);
             }
+        };
+        let found = self.state.asked_deadlocks.iter().filter_map(about).find(|subject| !self.is_stuck(*subject));
+        if let Some(subject) = found {
+            self.wait_over(subject);
         }
+        found.is_some()
     }
 
     /// Whether a wait can never end.

@@ -31,6 +31,9 @@ impl Turn<'_> {
             asked_ms: now,
         };
         task.progress.questions.insert(number, question.clone());
+        if matches!(question.about, About::Deadlock(_)) {
+            self.state.asked_deadlocks.insert((id, number));
+        }
         if let Some((at, _)) = expiry {
             self.state.timers.set(at, Timer::Question(id, number));
         }
@@ -125,6 +128,7 @@ impl Turn<'_> {
         for number in gone {
             let question = self.task(id).and_then(|task| task.progress.questions.remove(&number));
             if let Some(Question { about: about @ About::Deadlock(_), .. }) = question {
+                self.state.asked_deadlocks.remove(&(id, number));
                 // Whoever waits goes on waiting, for what it waited for before it was asked.
                 self.touch_asked(id, &about);
                 self.suspect_all();
@@ -176,6 +180,7 @@ impl Turn<'_> {
             return self.touch(*subject);
         }
         task.progress.questions.remove(&number);
+        self.state.asked_deadlocks.remove(&(id, number));
         self.say(Decision::QuestionOver { task: id, question: number, answer: Some(answer.clone()) });
         match question.about {
             About::Failure(run) => self.decided(run, answer.choice, &answer.by),

@@ -6,6 +6,8 @@
 //! So a blocked task never blocks the head, those who hold a seat always work, and every operation costs the
 //! logarithm of the queue's length. The queue is an index: it is rebuilt from the tasks.
 
+mod look;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +20,8 @@ use crate::{
     hash::Map,
     plan::{PlanKind, Settings},
 };
+
+pub(crate) use look::QueueBlocker;
 
 /// Place of a task in the order: who wants to go on first, then who was moved to the top, then by priority,
 /// then in the order of queueing.
@@ -38,21 +42,6 @@ impl Place {
     pub fn resuming(task: TaskId, ticket: u64) -> Self {
         Self { fresh: false, top: Reverse(0), priority: Reverse(0), ticket, task }
     }
-}
-
-/// What keeps a task from its turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum QueueBlocker {
-    /// A task with the same tag executes.
-    Tag { holder: TaskId },
-    /// Another task with the same tag is before it.
-    BehindTag { ahead: TaskId },
-    /// Another task that could start is before it.
-    Behind { ahead: TaskId },
-    /// All seats are taken; the oldest of those tasks is named.
-    Cap { oldest: TaskId },
-    /// Nothing new starts.
-    Draining,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -238,69 +227,11 @@ impl Queue {
         }
     }
 
-    /// Whether somebody waits for a tag that this task holds, and is waited for.
-    pub fn is_keen(&self, task: TaskId) -> bool {
-        let tag = self.entries.get(&task).and_then(|entry| entry.tag.as_ref());
-        tag.and_then(|tag| self.tags.get(tag)).is_some_and(|tag| tag.keen > 0)
-    }
-
-    /// The task that a waiting one needs to go out of its way for the tag; none: only seats are missing.
-    pub fn tag_blocker(&self, task: TaskId) -> Option<TaskId> {
-        let entry = self.entries.get(&task)?;
-        let place = entry.place.filter(|_| !entry.tagged)?;
-        let tag = self.tags.get(entry.tag.as_ref()?)?;
-        tag.waiting.range(..place).next_back().map(|ahead| ahead.task).or(tag.holder)
-    }
-
-    /// What keeps a task from its turn. None: it does not wait for one.
-    pub fn blocker(&self, task: TaskId, settings: &Settings) -> Option<QueueBlocker> {
-        let entry = self.entries.get(&task)?;
-        let place = entry.place?;
-        if let Some(tag) = entry.tag.as_ref().filter(|_| !entry.tagged).and_then(|tag| self.tags.get(tag)) {
-            if let Some(ahead) = tag.waiting.range(..place).next_back() {
-                return Some(QueueBlocker::BehindTag { ahead: ahead.task });
-            }
-            if let Some(holder) = tag.holder {
-                return Some(QueueBlocker::Tag { holder });
-            }
-        }
-        if settings.draining && place.fresh {
-            return Some(QueueBlocker::Draining);
-        }
-        let pool = self.pools.get(&entry.kind)?;
-        if let Some(ahead) = pool.candidates.range(..place).next_back() {
-            return Some(QueueBlocker::Behind { ahead: ahead.task });
-        }
-        pool.seated.first().map(|oldest| QueueBlocker::Cap { oldest: *oldest })
-    }
-
-    /// Place of a waiting task among those that wait for the same: its tag, or a seat. From 1.
-    pub fn position(&self, task: TaskId) -> Option<u32> {
-        let entry = self.entries.get(&task)?;
-        let place = entry.place?;
-        let tag = entry.tag.as_ref().filter(|_| !entry.tagged).and_then(|tag| self.tags.get(tag));
-        let line = match tag.filter(|tag| tag.holder.is_some() || tag.waiting.first() != Some(&place)) {
-            Some(tag) => &tag.waiting,
-            None => &self.pools.get(&entry.kind)?.candidates,
-        };
-        Some(line.range(..=place).count() as u32)
-    }
-
-    /// Tasks of a kind that have a seat.
-    pub fn seated(&self, kind: PlanKind) -> usize {
-        self.pools.get(&kind).map_or(0, |pool| pool.seated.len())
-    }
-
     /// What a task does changed: whoever waits for its tag says so.
     pub fn activity_changed(&mut self, holder: TaskId) {
         let tag = self.entries.get(&holder).filter(|entry| entry.tagged).and_then(|entry| entry.tag.as_ref());
         let first = tag.and_then(|tag| self.tags.get(tag)).and_then(|tag| tag.waiting.first());
         self.touched.extend(first.map(|first| first.task));
-    }
-
-    /// The task that executes under a tag.
-    pub fn holder(&self, tag: &str) -> Option<TaskId> {
-        self.tags.get(tag)?.holder
     }
 
     /// Marks the heads of the queue as touched: the limits were changed.

@@ -18,6 +18,7 @@ use crate::{
     locks::{ClaimKey, Rank},
     plan::{Settings, TaskPlan},
     progress::{Deadline, Packages, Phase, Progress, RunProgress},
+    question::About,
     queue::Place,
     resource::Resource,
     state::{Counters, Fence, Pool, State, Task},
@@ -237,6 +238,9 @@ impl State {
             self.timers.set(since.saturating_add(limit), Timer::Packages(id));
         }
         for question in progress.questions.values() {
+            if matches!(question.about, About::Deadlock(_)) {
+                self.asked_deadlocks.insert((id, question.number));
+            }
             if let Some((at, _)) = question.expiry {
                 self.timers.set(at, Timer::Question(id, question.number));
             }

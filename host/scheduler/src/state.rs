@@ -85,6 +85,8 @@ pub struct State {
     pub(crate) leases: BTreeMap<MachineName, u32>,
     /// Tasks that may be superseded, by key.
     pub(crate) superseding: Map<String, BTreeSet<TaskId>>,
+    /// What people are asked about deadlocks, and of which task.
+    pub(crate) asked_deadlocks: BTreeSet<(TaskId, u64)>,
     /// Runs that wait for the end of a task.
     pub(crate) awaiters: Map<TaskId, BTreeSet<RunKey>>,
 }
@@ -120,6 +122,7 @@ impl State {
             pool_queue: BTreeSet::new(),
             leases: BTreeMap::new(),
             superseding: Map::default(),
+            asked_deadlocks: BTreeSet::new(),
             awaiters: Map::default(),
         }
     }

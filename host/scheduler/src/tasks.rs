@@ -158,7 +158,7 @@ impl Turn<'_> {
             task.progress.resume = ticket;
         }
         self.state.queue.wait(Place::resuming(id, ticket));
-        if self.state.queue.tag_blocker(id).is_some() {
+        if self.state.queue.tag_blockers(id).next().is_some() {
             self.suspect(Node::Task(id));
         }
         false

@@ -92,7 +92,7 @@ impl<'a> Turn<'a> {
                 self.has_turn(task);
             } else if let Some(node) = self.suspects.pop() {
                 self.break_deadlock(node);
-            } else {
+            } else if !self.drop_dissolved() {
                 return;
             }
         }
@@ -132,7 +132,6 @@ impl<'a> Turn<'a> {
         }
         // Narrower windows may keep machines from going on whose step somebody waits for.
         self.suspect_all();
-        self.drop_dissolved();
     }
 
     /// Takes note of claims that hold what they want now.

@@ -10,10 +10,14 @@ mod case;
 mod common;
 mod referee;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use case::{Case, Play};
-use windlass_scheduler::{Decision, Snapshot, State, StepPlan};
+use windlass_scheduler::{About, Decision, Event, OnDeadlock, Snapshot, State, StepPlan};
 
 /// Plays a case to its end; `after` may replace the state after each event.
 fn play(case: &Case, mut after: impl FnMut(u64, State) -> State) -> Vec<Vec<Decision>> {
@@ -21,7 +25,9 @@ fn play(case: &Case, mut after: impl FnMut(u64, State) -> State) -> Vec<Vec<Deci
     let mut told = Vec::new();
     while let Some(event) = play.next_event() {
         play.referee.event(play.now, &event);
+        let before = play.state.clone();
         let decisions = play.state.next(play.now, event.clone());
+        check_true(before, play.now, &event, &decisions);
         for decision in &decisions {
             play.referee.decision(decision);
         }
@@ -37,6 +43,32 @@ fn play(case: &Case, mut after: impl FnMut(u64, State) -> State) -> Vec<Vec<Deci
     assert_eq!(held, fenced, "a lock outlived its holder: {:?}", play.state.locks());
     assert_eq!(play.state.next_wake(), None, "a timer outlived its run");
     told
+}
+
+/// No deadlock is invented: where the wait does not fail and a person is asked instead, it is seen never to end.
+fn check_true(before: State, now: u64, event: &Event, decisions: &[Decision]) {
+    let found = |decision: &Decision| match decision {
+        Decision::Deadlock { victim, .. } => Some(*victim),
+        _ => None,
+    };
+    let Some(victim) = decisions.iter().find_map(found) else {
+        return;
+    };
+    let mut snapshot = before.snapshot();
+    for record in snapshot.tasks.values_mut() {
+        Arc::make_mut(&mut record.plan).on_deadlock = OnDeadlock::Ask;
+    }
+    let mut event = event.clone();
+    if let Event::TaskQueued { plan, .. } = &mut event {
+        plan.on_deadlock = OnDeadlock::Ask;
+    }
+    let mut state = State::restore(snapshot).unwrap();
+    let again = state.next(now, event).iter().find_map(found);
+    assert_eq!(again, Some(victim), "the first deadlock is another one where people are asked");
+    let about = About::Deadlock(victim);
+    let asked = state.tasks().any(|(_, _, progress)| progress.questions.values().any(|one| one.about == about));
+    let stuck = referee::graph::stuck(&state, &BTreeSet::new());
+    assert!(!asked || stuck.contains(&victim), "{victim:?} is no part of a deadlock");
 }
 
 fn reread(state: State) -> State {
@@ -162,6 +194,19 @@ fn no_rule_is_broken_and_restarts_change_nothing() {
     let first = std::env::var("WINDLASS_FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(0);
     for seed in first..first + count {
         try_case(&format!("seed {seed}"), &Case::of_seed(seed));
+    }
+}
+
+/// Cases that failed once, each as small as it could be made.
+#[test]
+fn what_failed_once_does_not_fail_again() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 8);
+    for path in files {
+        let case: Case = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        try_case(path.file_stem().unwrap().to_str().unwrap(), &case);
     }
 }
 

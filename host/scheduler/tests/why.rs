@@ -4,13 +4,19 @@
 
 mod common;
 
+use std::{fs, path::Path};
+
 use common::{Scene, StepWords, deploy, run, step};
 use insta::assert_snapshot;
 use windlass_model::{
     PoolName, TaskId,
     manifest::{LockMode, LockScope},
+    task::Reason,
 };
-use windlass_scheduler::{Approval, Ask, Choice, Event, OnDeadlock, Parent, Settings, StepPlan, WaitOn, Where};
+use windlass_scheduler::{
+    Approval, Ask, Cause, Choice, Event, OnDeadlock, Parent, Part, Resource, Settings, State, StepPlan, Subject,
+    WaitOn, Where,
+};
 
 fn web(project: &str, machine: &str) -> windlass_scheduler::TaskPlan {
     deploy(project, "1.0.0", vec![step("web", machine)])
@@ -153,4 +159,92 @@ fn a_broken_lock_is_given_to_the_next() {
         .cancel(5, 1)
         .at(30_010, broken);
     assert_snapshot!(scene.trace());
+}
+
+#[test]
+fn whoever_waited_for_something_else_waits_for_its_turn_again() {
+    let settings = Settings { task_cap: 1, ..Settings::for_cores(2) };
+    let scene = Scene::with(settings)
+        .task(0, 1, deploy("a", "1.0", vec![step("nap", "server")]))
+        .task(1, 2, web("b", "b1"))
+        .takes("nap/server", 500)
+        .takes("web/b1", 100)
+        .waits(2, run(1, 0, 0), WaitOn::Until(20));
+    assert_snapshot!("turn", scene.why(30));
+}
+
+/// Every kind of wait, and words that tell it from others of the same name.
+const KINDS: [(&str, &str); 22] = [
+    ("scheduled", "is not to start before"),
+    ("draining", "starts nothing new"),
+    ("concurrency", "which runs"),
+    ("concurrency", "waits behind"),
+    ("task-cap", "waits for a free place"),
+    ("task-cap", "waits behind"),
+    ("turn", "has its turn again"),
+    ("packages", "waits for its packages"),
+    ("step-window", "one step"),
+    ("window", "machines at once"),
+    ("run-window", "one run at a time"),
+    ("condition", "condition"),
+    ("person", "to answer"),
+    ("target-busy", "which runs"),
+    ("target-busy", "behind"),
+    ("lock", "held by"),
+    ("pool", "waits for a worker"),
+    ("task", "waits for task"),
+    ("sleep", "sleeps"),
+    ("retry", "attempt 2 follows"),
+    ("other", "load balancer"),
+    ("fenced", "may still run"),
+];
+
+/// The causes one after another, so that the compiler asks for the place of a new one.
+fn after(cause: &Cause) -> Option<Cause> {
+    let (task, place, most) = (TaskId(1), run(1, 0, 0), 1);
+    let resource = |name| Resource::canonical(name);
+    let lock = |name| Cause::Lock { resource: resource(name), by: place, part: Part::Run, ahead: false, others: 0 };
+    Some(match cause {
+        Cause::Scheduled { .. } => Cause::Draining,
+        Cause::Draining => Cause::Tag { holder: task, runs: None, others: 0 },
+        Cause::Tag { .. } => Cause::BehindTag { ahead: task },
+        Cause::BehindTag { .. } => Cause::Cap { oldest: task },
+        Cause::Cap { .. } => Cause::Behind { ahead: task },
+        Cause::Behind { .. } => Cause::Turn,
+        Cause::Turn => Cause::Packages { there: 0, places: 1 },
+        Cause::Packages { .. } => Cause::Steps { most },
+        Cause::Steps { .. } => Cause::Window { most },
+        Cause::Window { .. } => Cause::Runs { most },
+        Cause::Runs { .. } => Cause::Fact,
+        Cause::Fact => Cause::Person { question: 1 },
+        Cause::Person { .. } => lock("machine:a"),
+        Cause::Lock { resource, .. } if resource.is_machine() => lock("global:a"),
+        Cause::Lock { .. } => Cause::Pool { pool: PoolName::new("p").unwrap() },
+        Cause::Pool { .. } => Cause::Tasks { first: task, others: 0 },
+        Cause::Tasks { .. } => Cause::Sleep { until_ms: 1 },
+        Cause::Sleep { .. } => Cause::Backoff { until_ms: 1, attempt: 2 },
+        Cause::Backoff { .. } => Cause::Other { text: String::new() },
+        Cause::Other { .. } => Cause::Fence { resource: resource("machine:a"), run: place, machine: None },
+        Cause::Fence { .. } => return None,
+    })
+}
+
+#[test]
+fn every_kind_of_wait_has_a_snapshot() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let own = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("why__"));
+    let text: String = own.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let lines = text.lines().filter(|line| line.trim_start().starts_with("{\"kind\""));
+    let seen: Vec<Reason> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (kind, words) in KINDS {
+        let found = seen.iter().any(|reason| reason.kind == kind && reason.text.contains(words));
+        assert!(found, "no snapshot shows a wait of kind {kind} with «{words}»");
+    }
+    let state = State::new(Settings::for_cores(2));
+    let causes = std::iter::successors(Some(Cause::Scheduled { at_ms: 1 }), after);
+    for cause in causes {
+        let (kind, _) = state.sentence(Subject::Task(TaskId(1)), &cause);
+        assert!(KINDS.iter().any(|(known, _)| *known == kind), "{cause:?} has no snapshot");
+    }
 }

@@ -172,9 +172,9 @@ fn task_waits(state: &State, id: TaskId, task: &Task) -> Vec<Group> {
     if task.progress.state == TaskState::Cancelling {
         return Vec::new();
     }
-    let tag = state.queue.tag_blocker(id).map(|other| Group::one(Node::Task(other), Why::Tag));
+    let tag = state.queue.tag_blockers(id).map(|other| Group::one(Node::Task(other), Why::Tag));
     let runs = open_runs(id, task).map(|run| Group::one(Node::Run(run), Why::Part));
-    tag.into_iter().chain(runs).collect()
+    tag.chain(runs).collect()
 }
 
 fn open_runs(id: TaskId, task: &Task) -> impl Iterator<Item = RunKey> {

@@ -132,8 +132,14 @@ impl Locks {
         let rank = self.claims.get(&other).and_then(place);
         let ticket = self.claims.get(&key).map(|claim| claim.ticket);
         if let (Some(id), Some(rank), Some(ticket)) = (id, rank, ticket) {
-            self.set_rank(key, resource, Rank { rank: rank.rank - 1, passed: true, ticket });
+            let rank = Rank { rank: rank.rank - 1, passed: true, ticket };
+            self.set_rank(key, resource, rank);
             self.touched.extend([key, other]);
+            // Members of a group share one rank: more of them may be behind it now.
+            if let Some(lock) = self.locks.get(id as usize) {
+                let behind = (std::ops::Bound::Excluded(rank), std::ops::Bound::Unbounded);
+                self.touched.extend(until_bar(lock.queue.range(behind)));
+            }
             self.wake(id, &mut granted);
         }
         granted

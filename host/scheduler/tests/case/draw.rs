@@ -77,6 +77,12 @@ fn a_plan(dice: &mut Dice, tight: bool) -> TaskPlan {
         0 => TaskPlan::script("script", StepName::new("script").unwrap()),
         _ => deploy(&format!("p{project}"), "1.0", all),
     };
+    // A project may choose its own tag, share one with others, or have none.
+    match dice.below(12) {
+        0 => plan.concurrency_tag = None,
+        1 => plan.concurrency_tag = Some("machine-set/blue".to_owned()),
+        _ => {}
+    }
     plan.priority = dice.below(3) as i32 - 1;
     plan.start_at_ms = dice.percent(8).then(|| dice.below(60));
     plan.expires_ms = dice.percent(8).then(|| dice.below(80));

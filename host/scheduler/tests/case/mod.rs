@@ -92,19 +92,7 @@ impl<'a> Play<'a> {
                 let run = *runs.get(pick(runs.len())?)?;
                 Some(Event::RunFinished { run, outcome: outcome(way) })
             }
-            12 | 13 => {
-                let places = self.referee.acquiring();
-                let (task, machine) = places.get(pick(places.len())?)?.clone();
-                Some(match way % 8 {
-                    0 | 1 => Event::PackagesFailed {
-                        task,
-                        machine,
-                        error: "disk full".to_owned(),
-                        unavailable: way % 8 == 1,
-                    },
-                    _ => Event::PackagesAcquired { task, machine },
-                })
-            }
+            12 | 13 => self.packages(which, way),
             14 => Some(Event::TaskCancelled { task: TaskId(1 + pick(self.queued)? as u64) }),
             15..=17 => self.ask(which, way),
             18 => {
@@ -116,17 +104,7 @@ impl<'a> Play<'a> {
                 self.now = self.state.next_wake().unwrap_or(self.now).max(self.now) + u64::from(way % 4 / 3);
                 Some(Event::Tick)
             }
-            21 => {
-                let cap = u32::from(way % 4);
-                let targets = (cap, 4 - cap);
-                let settings = Settings {
-                    task_cap: cap,
-                    targets_at_once: targets.0,
-                    steps_at_once: targets.1,
-                    ..self.case.settings.clone()
-                };
-                Some(Event::SettingsChanged { settings })
-            }
+            21 => Some(self.settings(way)),
             22 => {
                 let facts = self.referee.facts();
                 let (task, step) = *facts.get(pick(facts.len())?)?;
@@ -150,6 +128,24 @@ impl<'a> Play<'a> {
                 Some(Event::PoolChanged { pool, workers, lease_cap: u32::from(which % 3) })
             }
         }
+    }
+
+    fn packages(&self, which: u8, way: u8) -> Option<Event> {
+        let places = self.referee.acquiring();
+        let (task, machine) = places.get(which as usize % places.len().max(1))?.clone();
+        let (error, unavailable) = ("disk full".to_owned(), way % 8 == 1);
+        Some(match way % 8 {
+            0 | 1 => Event::PackagesFailed { task, machine, error, unavailable },
+            _ => Event::PackagesAcquired { task, machine },
+        })
+    }
+
+    fn settings(&self, way: u8) -> Event {
+        let cap = u32::from(way % 4);
+        let (targets, steps) = (cap, 4 - cap);
+        let settings =
+            Settings { task_cap: cap, targets_at_once: targets, steps_at_once: steps, ..self.case.settings.clone() };
+        Event::SettingsChanged { settings }
     }
 
     fn ask(&mut self, which: u8, way: u8) -> Option<Event> {

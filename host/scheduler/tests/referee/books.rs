@@ -56,6 +56,8 @@ pub struct Running {
     pub stop: Option<StopKind>,
     /// When it was told so.
     pub stopped_ms: u64,
+    /// Whether that was for taking too long.
+    pub late: bool,
     /// How long it has worked, waits excluded.
     pub worked_ms: u64,
     pub waits: Option<WaitOn>,

@@ -90,6 +90,7 @@ impl Referee {
             }
         }
         (running.stop, running.stopped_ms) = (Some(kind), now);
+        running.late |= kind == StopKind::Timeout;
     }
 
     /// A failed run is tried again by itself as often as its step says, each time twice as late.

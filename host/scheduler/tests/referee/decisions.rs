@@ -171,7 +171,9 @@ impl Referee {
         self.worker_waits.retain(|run, _| run.task != id);
         self.over.retain(|run, _| run.task != id);
         self.pardoned.retain(|run| run.task != id);
+        self.unreached.retain(|run| run.task != id);
         self.retries.retain(|run, _| run.task != id);
+        self.late.retain(|run| run.task != id);
     }
 
     fn run_state(&mut self, run: RunKey, state: RunState) {
@@ -212,6 +214,10 @@ impl Referee {
         };
         let begun = self.attempts.get(&run).is_some_and(|attempt| *attempt > 0);
         match (state, reported) {
+            (RunState::Cancelled, _) => {
+                let late = self.late.contains(&run) && !self.tasks[&run.task].cancelled;
+                assert!(!late, "{run:?} took too long, and counts as cancelled");
+            }
             (RunState::Succeeded, Some(RunOutcome::Succeeded)) => {}
             (RunState::Succeeded, _) => panic!("{run:?} succeeded, and nobody said so"),
             (_, Some(RunOutcome::Succeeded)) => panic!("{run:?} succeeded, and counts as {state}"),
@@ -226,7 +232,7 @@ impl Referee {
                 assert!(!tried || out || self.is_pool(run), "{run:?} was tried, and counts as skipped");
             }
             (RunState::Failed, Some(RunOutcome::Unavailable { .. })) => {
-                assert!(!self.pardoned.contains(&run), "{run:?} could not be reached, and counts as failed");
+                assert!(!self.unreached.contains(&run), "{run:?} could not be reached, and counts as failed");
             }
             _ => {}
         }

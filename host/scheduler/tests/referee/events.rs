@@ -141,6 +141,9 @@ impl Referee {
         if *outcome == RunOutcome::Succeeded {
             return;
         }
+        if running.late {
+            self.late.insert(key);
+        }
         let books = self.tasks.get_mut(&key.task).unwrap();
         let policy = books.plan().unavailable;
         let unavailable = matches!(outcome, RunOutcome::Unavailable { .. }) && running.stop.is_none();
@@ -148,6 +151,7 @@ impl Referee {
         let target = matches!(books.step(key).place, Where::Machines(_));
         if unavailable && target && policy != Unavailable::Fail && !books.cancelled {
             self.pardoned.insert(key);
+            self.unreached.insert(key);
             if policy == Unavailable::Exclude {
                 books.excluded.extend(running.machine);
             }

@@ -38,7 +38,11 @@ pub struct Referee {
     /// How runs ended that are over, while their task is not; and those that a person let pass.
     over: BTreeMap<RunKey, RunState>,
     pardoned: BTreeSet<RunKey>,
+    /// Runs whose machine could not be reached, where that does not count as a failure.
+    unreached: BTreeSet<RunKey>,
     retries: BTreeMap<RunKey, Retry>,
+    /// Runs that ended after they were stopped for taking too long.
+    late: BTreeSet<RunKey>,
     /// Workers that a pool ever had, and how many runs each may have; 0 once that was changed.
     pools: BTreeMap<PoolName, (BTreeSet<MachineName>, u32)>,
     attempts: BTreeMap<RunKey, u32>,

@@ -66,12 +66,14 @@ impl Referee {
             token,
             stop: None,
             stopped_ms: 0,
+            late: false,
             worked_ms: 0,
             waits: None,
             needs: wanted,
         };
         self.running.insert(key, running);
         self.queued_runs.remove(&key);
+        self.late.remove(&key);
         self.told.remove(&windlass_scheduler::Subject::Run(key));
         self.check_seat(key.task);
     }
