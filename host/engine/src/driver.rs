@@ -36,6 +36,8 @@ const QUEUE: usize = 1024;
 const TOGETHER: usize = 128;
 /// Events after which the state is stored as a whole.
 const SNAPSHOT_EVERY: usize = 512;
+/// The same with many tasks: these are removed in one commit.
+const SNAPSHOT_LATEST: usize = 2048;
 
 /// Something for the driver.
 pub enum Input {
@@ -149,6 +151,8 @@ pub struct Driver {
     learnt: HashMap<(String, String), Learnt>,
     /// Events stored since the last snapshot, with the number of their parts.
     since: Vec<(u64, u64)>,
+    /// The stored state: its number, and that of its parts.
+    kept: Option<(u64, u64)>,
 }
 
 /// One commit in the making.
@@ -182,8 +186,8 @@ impl Driver {
         settings: Settings,
     ) -> Result<Self, EngineError> {
         let store = Arc::clone(&shared.store);
-        let (mut number, mut state) = match SNAPSHOT.get(&*store, Key::new()).await? {
-            Some(stored) => {
+        let (mut number, mut state) = match SNAPSHOT.all(&*store, Key::new()).await?.pop() {
+            Some((_, stored)) => {
                 let state =
                     State::restore(stored.snapshot).map_err(|error| EngineError::internal(error.to_string()))?;
                 (stored.upto, state)
@@ -207,7 +211,7 @@ impl Driver {
         }
         *shared.board.write().unwrap_or_else(PoisonError::into_inner) = ahead.clone();
         let learnt = learnt(&*store).await?;
-        let mut driver = Self { shared, actor, inputs, state, ahead, number, learnt, since: Vec::new() };
+        let mut driver = Self { shared, actor, inputs, state, ahead, number, learnt, since: Vec::new(), kept: None };
         driver.recover(settings).await?;
         Ok(driver)
     }
@@ -220,7 +224,10 @@ impl Driver {
         }
         EVENTS.clear(&*self.shared.store, &mut turn.batch).await?;
         self.since.clear();
-        self.put_snapshot(&mut turn)?;
+        SNAPSHOT.clear(&*self.shared.store, &mut turn.batch).await?;
+        // A number of its own: that of the old one is just being taken away.
+        self.number += 1;
+        self.put_snapshot(&mut turn).await?;
         turn.acts.extend(self.open_decisions());
         self.finish(turn).await.map_err(EngineError::from)
     }
@@ -463,8 +470,9 @@ impl Driver {
     /// Stores the turn, then shows, acts and acknowledges.
     async fn finish(&mut self, mut turn: Turn) -> Result<(), StoreError> {
         self.put_views(&mut turn)?;
-        if self.since.len() >= SNAPSHOT_EVERY {
-            self.put_snapshot(&mut turn)?;
+        // The more there is to store, the more seldom.
+        if self.since.len() >= SNAPSHOT_EVERY.max(self.ahead.len().min(SNAPSHOT_LATEST)) {
+            self.put_snapshot(&mut turn).await?;
         }
         turn.points.pass("before");
         if !turn.batch.is_empty() {
@@ -538,9 +546,17 @@ impl Driver {
     }
 
     /// The whole state replaces the events that led to it.
-    fn put_snapshot(&mut self, turn: &mut Turn) -> Result<(), StoreError> {
+    async fn put_snapshot(&mut self, turn: &mut Turn) -> Result<(), StoreError> {
         let stored = StoredSnapshot { upto: self.number, snapshot: self.state.snapshot() };
-        SNAPSHOT.put(&mut turn.batch, Key::new(), &stored)?;
+        // Thousands of tasks are more than one commit takes; what is written before counts only with the turn.
+        let (before, last, parts) = SNAPSHOT.put_large(&Key::of_id(self.number), &stored)?;
+        for batch in before {
+            self.shared.store.commit(batch).await?;
+        }
+        turn.batch.append(last);
+        if let Some((old, parts)) = self.kept.replace((self.number, parts)) {
+            SNAPSHOT.delete(&mut turn.batch, &Key::of_id(old), parts);
+        }
         for (number, parts) in self.since.drain(..) {
             EVENTS.delete(&mut turn.batch, &Key::of_id(number), parts);
         }
