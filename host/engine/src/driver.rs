@@ -471,7 +471,7 @@ impl Driver {
     async fn finish(&mut self, mut turn: Turn) -> Result<(), StoreError> {
         self.put_views(&mut turn)?;
         // The more there is to store, the more seldom.
-        if self.since.len() >= SNAPSHOT_EVERY.max(self.ahead.len().min(SNAPSHOT_LATEST)) {
+        if self.since.len() >= SNAPSHOT_EVERY.max(self.ahead.count().min(SNAPSHOT_LATEST)) {
             self.put_snapshot(&mut turn).await?;
         }
         turn.points.pass("before");
