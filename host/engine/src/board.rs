@@ -29,6 +29,12 @@ impl Board {
         self.0.remove(&task)
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// A task.
     #[must_use]
     pub fn get(&self, task: TaskId) -> Option<&TaskDetail> {

@@ -58,6 +58,7 @@ pub const LOGS: Table<Vec<LogLine>> = Table::new("logs", 1);
 pub const LOG_ENDS: Table<LogEnd> = Table::new("log-ends", 1);
 /// The scheduler's events since its last snapshot, by number.
 pub const EVENTS: Parts<StoredEvent> = Parts::new("scheduler-events");
+/// By the number of the last event it includes; the newest counts.
 pub const SNAPSHOT: Parts<StoredSnapshot> = Parts::new("scheduler-snapshot");
 /// How long steps take: by project and node.
 pub const DURATIONS: Table<Learnt> = Table::new("durations", 1);
@@ -144,6 +145,8 @@ pub fn run_key(task: TaskId, step: u32, place: u32) -> Key {
 
 /// Bytes of one part, well below what a record may hold.
 const PART: usize = 24 << 10;
+/// Parts of one batch, well below what a batch may hold.
+const PARTS_TOGETHER: u64 = 64;
 
 /// A table of values that may be larger than one record: each lies in parts under its key.
 pub struct Parts<T> {
@@ -167,23 +170,44 @@ impl<T: Serialize + DeserializeOwned> Parts<T> {
     /// # Errors
     /// When the value does not serialize.
     pub fn put(&self, batch: &mut Batch, key: Key, value: &T) -> Result<u64, StoreError> {
-        let json = serde_json::to_string(value).map_err(|error| StoreError::Unencodable {
+        let mut parts = 0;
+        for part in pieces(&self.encode(&key, value)?) {
+            self.table.put(batch, key.clone().id(parts), &part)?;
+            parts += 1;
+        }
+        Ok(parts)
+    }
+
+    /// A put of a value that may be larger than one batch, under a key that is not in use: batches to commit first, then
+    /// the one that makes it count, and how many parts it took.
+    ///
+    /// # Errors
+    /// When the value does not serialize.
+    pub fn put_large(&self, key: &Key, value: &T) -> Result<(Vec<Batch>, Batch, u64), StoreError> {
+        let (mut before, mut last, mut parts) = (Vec::new(), Batch::new(), 0);
+        for part in pieces(&self.encode(key, value)?) {
+            // Without its first part a value is none.
+            let batch = match parts {
+                0 => &mut last,
+                _ => {
+                    if parts % PARTS_TOGETHER == 1 {
+                        before.push(Batch::new());
+                    }
+                    before.last_mut().map_or(&mut last, Batch::relaxed)
+                }
+            };
+            self.table.put(batch, key.clone().id(parts), &part)?;
+            parts += 1;
+        }
+        Ok((before, last, parts))
+    }
+
+    fn encode(&self, key: &Key, value: &T) -> Result<String, StoreError> {
+        serde_json::to_string(value).map_err(|error| StoreError::Unencodable {
             table: self.table.name().clone(),
             key: String::from_utf8_lossy(key.as_bytes()).into_owned(),
             cause: error.to_string(),
-        })?;
-        let mut rest = json.as_str();
-        let mut index = 0;
-        loop {
-            let (part, tail) = rest.split_at(rest.floor_char_boundary(PART));
-            // The last part, possibly empty, is marked by a full stop in front; the others by a plus sign.
-            let mark = if tail.is_empty() { '.' } else { '+' };
-            self.table.put(batch, key.clone().id(index), &format!("{mark}{part}"))?;
-            if tail.is_empty() {
-                return Ok(index + 1);
-            }
-            (rest, index) = (tail, index + 1);
-        }
+        })
     }
 
     /// Lets the batch commit only if there is no such value.
@@ -282,6 +306,19 @@ impl<T: Serialize + DeserializeOwned> Parts<T> {
             key: String::from_utf8_lossy(key).into_owned(),
             cause: error.to_string(),
         })
+    }
+}
+
+/// A text in parts. The last one, possibly empty, is marked by a full stop in front; the others by a plus sign.
+fn pieces(text: &str) -> Vec<String> {
+    let (mut rest, mut parts) = (text, Vec::new());
+    loop {
+        let (part, tail) = rest.split_at(rest.floor_char_boundary(PART));
+        parts.push(format!("{}{part}", if tail.is_empty() { '.' } else { '+' }));
+        if tail.is_empty() {
+            return parts;
+        }
+        rest = tail;
     }
 }
 

@@ -14,13 +14,16 @@ use crate::{
 
 /// Events after which the state is stored as a whole.
 const SNAPSHOT_EVERY: usize = 512;
+/// The same with many tasks: these are removed in one commit.
+const SNAPSHOT_LATEST: usize = 2048;
 
 impl Driver {
     /// Stores the turn, then shows, acts and acknowledges.
     pub(super) async fn finish(&mut self, mut turn: Turn) -> Result<(), StoreError> {
         self.put_views(&mut turn)?;
-        if self.since.len() >= SNAPSHOT_EVERY {
-            self.put_snapshot(&mut turn)?;
+        // The more there is to store, the more seldom.
+        if self.since.len() >= SNAPSHOT_EVERY.max(self.ahead.count().min(SNAPSHOT_LATEST)) {
+            self.put_snapshot(&mut turn).await?;
         }
         turn.points.pass("before");
         if !turn.batch.is_empty() {

@@ -157,6 +157,8 @@ pub struct Driver {
     approvals: HashMap<u64, (TaskId, u32)>,
     /// Events stored since the last snapshot, with the number of their parts.
     since: Vec<(u64, u64)>,
+    /// The stored state: its number, and that of its parts.
+    kept: Option<(u64, u64)>,
 }
 
 /// The driver's queue, made before the driver because its actor needs it.

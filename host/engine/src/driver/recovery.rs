@@ -28,8 +28,8 @@ impl Driver {
         settings: Settings,
     ) -> Result<Self, EngineError> {
         let store = Arc::clone(&shared.store);
-        let (mut number, mut state) = match SNAPSHOT.get(&*store, Key::new()).await? {
-            Some(stored) => {
+        let (mut number, mut state) = match SNAPSHOT.all(&*store, Key::new()).await?.pop() {
+            Some((_, stored)) => {
                 let state =
                     State::restore(stored.snapshot).map_err(|error| EngineError::internal(error.to_string()))?;
                 (stored.upto, state)
@@ -59,7 +59,7 @@ impl Driver {
         *shared.board.write().unwrap_or_else(PoisonError::into_inner) = ahead.clone();
         let plans = state.tasks().map(|(id, plan, _)| (id, Arc::clone(plan))).collect();
         let (approvals, since) = (HashMap::new(), Vec::new());
-        let mut driver = Self { shared, actor, inputs, state, ahead, number, plans, approvals, since };
+        let mut driver = Self { shared, actor, inputs, state, ahead, number, plans, approvals, since, kept: None };
         driver.recover(settings).await?;
         Ok(driver)
     }
@@ -72,7 +72,10 @@ impl Driver {
         }
         EVENTS.clear(&*self.shared.store, &mut turn.batch).await?;
         self.since.clear();
-        self.put_snapshot(&mut turn)?;
+        SNAPSHOT.clear(&*self.shared.store, &mut turn.batch).await?;
+        // A number of its own: that of the old one is just being taken away.
+        self.number += 1;
+        self.put_snapshot(&mut turn).await?;
         let open = self.open_decisions();
         open.iter().for_each(|decision| self.note_question(decision));
         turn.acts.extend(open);
@@ -80,9 +83,17 @@ impl Driver {
     }
 
     /// The whole state replaces the events that led to it.
-    pub(super) fn put_snapshot(&mut self, turn: &mut Turn) -> Result<(), StoreError> {
+    pub(super) async fn put_snapshot(&mut self, turn: &mut Turn) -> Result<(), StoreError> {
         let stored = StoredSnapshot { upto: self.number, snapshot: self.state.snapshot() };
-        SNAPSHOT.put(&mut turn.batch, Key::new(), &stored)?;
+        // Thousands of tasks are more than one commit takes; what is written before counts only with the turn.
+        let (before, last, parts) = SNAPSHOT.put_large(&Key::of_id(self.number), &stored)?;
+        for batch in before {
+            self.shared.store.commit(batch).await?;
+        }
+        turn.batch.append(last);
+        if let Some((old, parts)) = self.kept.replace((self.number, parts)) {
+            SNAPSHOT.delete(&mut turn.batch, &Key::of_id(old), parts);
+        }
         for (number, parts) in self.since.drain(..) {
             EVENTS.delete(&mut turn.batch, &Key::of_id(number), parts);
         }
