@@ -8,7 +8,7 @@
 )]
 
 use windlass_model::{RunState, TaskId, TaskState, task::TaskDetail};
-use windlass_tests::{shop::Anything, site::Site};
+use windlass_tests::{shop::Anything, site::Site, sshd::Sshd};
 
 /// Web1 goes away between the first and the second step.
 const THREE: &str = r#"
@@ -74,8 +74,10 @@ unavailable: exclude
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_away_from_the_start_does_not_hold_up_the_packages_of_the_others() -> Anything<()> {
-    let mut site = Site::new(2, WITH_PACKAGE).await?;
+    let targets = vec![Sshd::start()?, Sshd::start()?];
+    let mut site = Site::unapplied(targets, WITH_PACKAGE).await?;
     site.push("1.0.0", &[("hello", "hello\n")])?;
+    site.apply()?.good()?;
     site.targets[1].stop();
     site.deploy("1.0.0")?.good()?;
     assert_eq!(site.current(0, "hello").as_deref(), Some("hello\n"));
