@@ -1,5 +1,7 @@
 //! End-to-end tests against real servers, and their harness.
 
+pub mod disk;
+pub mod events;
 pub mod guests;
 pub mod proxy;
 pub mod runner;

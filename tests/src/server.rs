@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 use windlass_client::Client;
 
-use crate::{guests, shop::Anything, terminal::Terminal};
+use crate::{disk::OwnDisk, guests, shop::Anything, terminal::Terminal};
 
 /// How long a server may take until it serves: an unoptimised one compiles plugins beside other tests.
 const START: Duration = Duration::from_secs(90);
@@ -35,6 +35,7 @@ pub struct Server {
     token: String,
     /// Variables of its next start.
     env: Vec<(String, String)>,
+    disk: Option<OwnDisk>,
 }
 
 impl Server {
@@ -60,11 +61,10 @@ impl Server {
         let folder = folder()?;
         let (process, url) = started(windlass()?, folder.path(), plugins.as_deref(), "127.0.0.1:0", &[])?;
         let token = fs::read_to_string(folder.path().join("data/token"))?.trim().to_owned();
-        Ok(Self { process, folder, plugins, url, token, env: Vec::new() })
+        Ok(Self { process, folder, plugins, url, token, env: Vec::new(), disk: None })
     }
 
-    /// One without plugins whose data folder is a disk of its own with so many MiB. Nobody but the server sees that
-    /// disk, and it goes with it; [`Server::small_disk`] leads there. `None` where nothing may be mounted.
+    /// One without plugins whose data folder is a disk of its own with so many MiB. `None` where nothing may be mounted.
     ///
     /// # Errors
     /// As [`Server::start`].
@@ -72,37 +72,22 @@ impl Server {
         let folder = folder()?;
         let data = folder.path().join("data");
         fs::create_dir(&data)?;
-        let script = format!("mount -t tmpfs -o size={mib}m tmpfs '{}' && exec \"$0\" \"$@\"", data.display());
-        let unshare = ["--map-root-user", "--mount", "sh", "-c"];
-        // Asked first, so that a server that does not start is told from a system that does not let it.
-        let asked = Command::new("unshare").args(unshare).args([&script, "true"]).output();
-        if !asked.is_ok_and(|asked| asked.status.success()) {
-            return Ok(None);
-        }
-        let mut command = Command::new("unshare");
-        command.args(unshare).arg(script);
-        let inner = windlass()?;
-        command.arg(inner.get_program());
-        for (name, value) in inner.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        let (process, url) = started(command, folder.path(), None, "127.0.0.1:0", &[])?;
-        let mut server = Self { process, folder, plugins: None, url, token: String::new(), env: Vec::new() };
-        server.token = fs::read_to_string(server.small_disk().join("token"))?.trim().to_owned();
-        Ok(Some(server))
+        let Some(disk) = OwnDisk::new(&data, mib)? else { return Ok(None) };
+        let (process, url) = started(disk.enter(&windlass()?), folder.path(), None, "127.0.0.1:0", &[])?;
+        let token = fs::read_to_string(disk.seen().join("token"))?.trim().to_owned();
+        Ok(Some(Self { process, folder, plugins: None, url, token, env: Vec::new(), disk: Some(disk) }))
     }
 
-    /// The data folder of [`Server::on_small_disk`] as seen from here.
+    /// The disk of [`Server::on_small_disk`].
     #[must_use]
-    pub fn small_disk(&self) -> PathBuf {
-        let inside = self.data();
-        Path::new("/proc").join(self.process.child.id().to_string()).join("root").join(
-            // Made relative: joining an absolute path would drop what is in front of it.
-            inside.strip_prefix("/").unwrap_or(&inside),
-        )
+    pub fn disk(&self) -> Option<&OwnDisk> {
+        self.disk.as_ref()
+    }
+
+    /// The data folder as seen from here, wherever it is.
+    #[must_use]
+    pub fn seen_data(&self) -> PathBuf {
+        self.disk.as_ref().map_or_else(|| self.data(), OwnDisk::seen)
     }
 
     /// Lets it write no file beyond that size from now on: what it writes further fails, as on a full disk.
@@ -223,6 +208,10 @@ impl Server {
     fn again(&self) -> Anything<(Command, String)> {
         let mut command = windlass()?;
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        let command = match &self.disk {
+            Some(disk) => disk.enter(&command),
+            None => command,
+        };
         Ok((command, self.url.trim_start_matches("http://").to_owned()))
     }
 

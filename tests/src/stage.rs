@@ -308,9 +308,13 @@ fn timeless(value: Value) -> Value {
     }
 }
 
-/// Every file below a folder, with its text.
+/// Every file below a folder, with its text; none when there is no such folder.
 fn tree(folder: &Path, prefix: &str, files: &mut BTreeMap<String, String>) -> Anything<()> {
-    for entry in fs::read_dir(folder)? {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         if entry.file_type()?.is_dir() {

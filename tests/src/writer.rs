@@ -81,6 +81,13 @@ impl Writer {
         }
     }
 
+    /// How many machines and scripts were acknowledged so far. They are written in turns, a machine first.
+    #[must_use]
+    pub fn written(&self) -> (usize, usize) {
+        let known = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.machines.len(), known.scripts.len())
+    }
+
     /// Looks whether everything acknowledged is there, and each script was queued once and ran. Tells how much that
     /// was. To be called once the writing was stopped.
     ///
@@ -166,7 +173,9 @@ impl Hand {
                 let status = answer.status();
                 match answer.json::<Value>().await {
                     Ok(value) if status.is_success() => return Ok(Some(value)),
-                    Ok(value) if known.iter().any(|code| value["code"] == *code) && !first => return Ok(Some(value)),
+                    Ok(value) if !first && value.get("code").is_some_and(|code| known.iter().any(|k| code == k)) => {
+                        return Ok(Some(value));
+                    }
                     Ok(value) if status != StatusCode::SERVICE_UNAVAILABLE => {
                         return Err(format!("refused: {value:#}"));
                     }
@@ -207,7 +216,7 @@ async fn write(mut hand: Hand, round: u64, acknowledged: Arc<Mutex<Acknowledged>
         let queued = hand
             .insist(&[], |hand| hand.request(Method::POST, "scripts/run").header("idempotency-key", &key).json(&body))
             .await?;
-        if let Some(id) = queued.and_then(|task| task["id"].as_u64()) {
+        if let Some(id) = queued.and_then(|task| task.get("id")?.as_u64()) {
             note(&|known| {
                 known.scripts.insert(script.clone(), id);
             });
@@ -225,7 +234,7 @@ async fn write(mut hand: Hand, round: u64, acknowledged: Arc<Mutex<Acknowledged>
                     .body(archive.clone())
             });
             if let Some(package) = pushed.await? {
-                let digest = package["sha256"].as_str().unwrap_or_default().to_owned();
+                let digest = package.get("sha256").and_then(|digest| digest.as_str()).unwrap_or_default().to_owned();
                 note(&|known| drop(known.packages.insert(version.clone(), digest.clone())));
             }
             let version = format!("50.{round}.{number}");

@@ -110,7 +110,7 @@ fn wrongly_counted(ledger: &Path, names: &[String]) -> Vec<(String, usize)> {
 async fn commands_run_once_and_whole_through_any_weather() {
     let sshd = Sshd::start().unwrap();
     let ledger = sshd.home().join("ledger");
-    let weather = Weather { seed: seed(), faulty: 60, within: 150_000, stalls: true };
+    let weather = Weather { seed: seed(), faulty: 85, within: 60_000, stalls: true };
     let proxy = Proxy::start(sshd.port(), Some(weather)).unwrap();
     let mut names = Vec::new();
     for round in 0..rounds(15) {
@@ -126,7 +126,7 @@ async fn commands_run_once_and_whole_through_any_weather() {
     assert_eq!(wrongly_counted(&ledger, &names), []);
     let (faults, connections) = (proxy.faults(), proxy.connections());
     println!("{faults} faults on {connections} connections, {} commands", names.len());
-    assert!(u64::from(faults) >= rounds(15) / 3, "only {faults} faults: the weather was too good to prove anything");
+    assert!(u64::from(faults) >= rounds(15) / 2, "only {faults} faults: the weather was too good to prove anything");
 }
 
 #[tokio::test]

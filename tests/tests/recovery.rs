@@ -147,7 +147,7 @@ async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
         engine.apply(shop::workspace(vec![machine("home")], steps, json!([])).unwrap(), false).await.unwrap();
         let project: ProjectName = "shop".parse().unwrap();
         engine.create_release(&project, ReleaseRequest::default()).await.unwrap();
-        let request = DeployRequest { project, environment: "test".parse().unwrap(), version: None, machines: vec![] };
+        let request = DeployRequest::new(project, "test".parse().unwrap());
         let task = engine.deploy(request).await.unwrap().id;
         started(&here, 1).await;
         // It is changed while the run has its connection: it is the next start that looks again.
@@ -196,7 +196,7 @@ async fn a_run_whose_machine_is_away_is_suspended_and_goes_on_once_it_is_back() 
     engine.apply(shop::workspace(machines, steps, json!([])).unwrap(), false).await.unwrap();
     let project: ProjectName = "shop".parse().unwrap();
     engine.create_release(&project, ReleaseRequest::default()).await.unwrap();
-    let request = DeployRequest { project, environment: "test".parse().unwrap(), version: None, machines: vec![] };
+    let request = DeployRequest::new(project, "test".parse().unwrap());
     let task = engine.deploy(request).await.unwrap().id;
     let runs = target.home().join("runs");
     let begun = async {
@@ -261,7 +261,7 @@ async fn open_runs_are_taken_up_in_time() {
     engine.apply(workspace, false).await.unwrap();
     let project: ProjectName = "shop".parse().unwrap();
     engine.create_release(&project, ReleaseRequest::default()).await.unwrap();
-    let request = DeployRequest { project, environment: "test".parse().unwrap(), version: None, machines: vec![] };
+    let request = DeployRequest::new(project, "test".parse().unwrap());
     let task = engine.deploy(request).await.unwrap().id;
     started(&here, runs).await;
     engine.close().await;

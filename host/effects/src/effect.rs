@@ -194,6 +194,9 @@ pub enum Effect {
         environment: String,
         /// Version of the release; none is the latest.
         version: Option<String>,
+        /// Whether it goes on when the task that queues it is cancelled.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        detached: bool,
     },
     /// Waits for the end of a task. Answers `Tasks` with that one.
     AwaitTask {

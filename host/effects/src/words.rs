@@ -48,9 +48,10 @@ impl Effect {
             Self::Release { token } => format!("{name} token {token}"),
             Self::Tasks { query } => format!("{name} {}", as_json(query)),
             Self::AwaitQuiet { query, wait_ms } => format!("{name} {}, for at most {wait_ms} ms", as_json(query)),
-            Self::Deploy { project, environment, version } => {
+            Self::Deploy { project, environment, version, detached } => {
                 let version = version.as_deref().unwrap_or("latest");
-                format!("{name} {} {} to {}", quoted(project), quoted(version), quoted(environment))
+                let detached = if *detached { ", detached" } else { "" };
+                format!("{name} {} {} to {}{detached}", quoted(project), quoted(version), quoted(environment))
             }
             Self::AwaitTask { task, wait_ms } => format!("{name} {task}, for at most {wait_ms} ms"),
         }

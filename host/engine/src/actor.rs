@@ -1,7 +1,7 @@
 //! Acts on the scheduler's decisions: starts and stops runs and transfers, and reports how they ended.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task,
@@ -16,6 +16,9 @@ use windlass_store::failpoint;
 use crate::{
     barrier,
     driver::{Actor, stop_text},
+    error::EngineError,
+    facts, fences,
+    records::StoredOutput,
     runs::{self, Ended, Execution, Over, Settled, TaskContext},
     services::Services,
 };
@@ -81,12 +84,18 @@ impl Hands {
         live.work.spawn(work);
     }
 
+    /// Whether a run goes on in this process.
+    #[must_use]
+    pub fn is_at_work(&self, run: RunKey) -> bool {
+        self.lock().runs.contains_key(&run)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a run, or has one that is being suspended started again.
-    fn start_run(self: &Arc<Self>, run: RunKey, machine: Option<MachineName>, attempt: u32) {
+    fn start_run(self: &Arc<Self>, run: RunKey, machine: Option<MachineName>, attempt: u32, error: Option<String>) {
         let Some(services) = self.services.get().cloned() else {
             return;
         };
@@ -109,10 +118,10 @@ impl Hands {
         }
         let hands = Arc::clone(self);
         self.spawn(async move {
-            let execution = Execution { run, machine: machine.clone(), attempt, cancel };
+            let execution = Execution { run, machine: machine.clone(), attempt, cancel, error: error.clone() };
             match hands.run_out(&services, execution).await {
                 Ended::Suspended(settled) => {
-                    hands.suspended(&services, run, machine, attempt);
+                    hands.suspended(&services, run, machine, attempt, error);
                     settle(run, settled).await;
                 }
                 Ended::Over(over) => hands.over(&services, run, attempt, *over).await,
@@ -143,7 +152,14 @@ impl Hands {
     }
 
     /// A run waits: nothing is left of it here. If what it waits for has come already, it goes on.
-    fn suspended(self: &Arc<Self>, services: &Arc<Services>, run: RunKey, machine: Option<MachineName>, attempt: u32) {
+    fn suspended(
+        self: &Arc<Self>,
+        services: &Arc<Services>,
+        run: RunKey,
+        machine: Option<MachineName>,
+        attempt: u32,
+        error: Option<String>,
+    ) {
         let wanted = {
             let mut live = self.lock();
             let Some(known) = live.runs.remove(&run) else { return };
@@ -158,7 +174,7 @@ impl Hands {
             known.wanted
         };
         if wanted {
-            self.start_run(run, machine, attempt);
+            self.start_run(run, machine, attempt, error);
         }
     }
 
@@ -200,6 +216,36 @@ impl Hands {
         }
     }
 
+    /// Tells the scheduler whether the condition of a step holds.
+    fn ask_fact(self: &Arc<Self>, task: TaskId, step: u32, error: Option<String>) {
+        let Some(services) = self.services.get().cloned() else {
+            return;
+        };
+        self.spawn(async move {
+            let holds = match context(&services, task).await {
+                Ok(context) => facts::holds(&services, &context, step, error).await,
+                Err(error) => {
+                    tracing::warn!(%task, step, %error, "a condition cannot be told, and counts as false");
+                    false
+                }
+            };
+            services.driver.send(Event::FactGiven { task, step, holds }).await;
+        });
+    }
+
+    /// Watches what is left of runs that were abandoned before the server's last start.
+    ///
+    /// # Errors
+    /// When the driver has stopped.
+    pub async fn watch_fences(self: &Arc<Self>, services: &Arc<Services>) -> Result<(), EngineError> {
+        let fenced =
+            services.driver.look(|state| state.fences().map(|fence| fence.run).collect::<BTreeSet<_>>()).await?;
+        for run in fenced {
+            self.spawn(fences::watch(Arc::clone(services), Arc::clone(self), run));
+        }
+        Ok(())
+    }
+
     fn acquire(self: &Arc<Self>, task: TaskId, machines: Vec<MachineName>) {
         let Some(services) = self.services.get().cloned() else {
             return;
@@ -239,7 +285,7 @@ async fn settle(run: RunKey, settled: Settled) {
 }
 
 /// What the runs of a task share, gathered once.
-async fn context(services: &Arc<Services>, task: TaskId) -> Result<Arc<TaskContext>, crate::error::EngineError> {
+async fn context(services: &Arc<Services>, task: TaskId) -> Result<Arc<TaskContext>, EngineError> {
     let cell = {
         let mut contexts = services.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(contexts.entry(task).or_default())
@@ -251,9 +297,15 @@ async fn context(services: &Arc<Services>, task: TaskId) -> Result<Arc<TaskConte
 pub struct HandsActor(pub Arc<Hands>);
 
 impl Actor for HandsActor {
-    fn act(&self, decision: Decision) {
+    fn act(&self, decision: Decision, error: Option<String>) {
         match decision {
-            Decision::StartRun { run, machine, attempt, .. } => self.0.start_run(run, machine, attempt),
+            Decision::StartRun { run, machine, attempt, .. } => self.0.start_run(run, machine, attempt, error),
+            Decision::AskFact { task, step } => self.0.ask_fact(task, step, error),
+            Decision::AbandonRun { run, fenced } if !fenced.is_empty() => {
+                if let Some(services) = self.0.services.get().cloned() {
+                    self.0.spawn(fences::watch(services, Arc::clone(&self.0), run));
+                }
+            }
             Decision::StopRun { run, kind } => self.0.stop_run(run, kind),
             Decision::Acquire { task, machines, server } => {
                 if server && let Some(services) = self.0.services.get().cloned() {
@@ -272,6 +324,17 @@ impl Actor for HandsActor {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn put_out(&self, task: TaskId, output: StoredOutput) {
+        let Some(services) = self.0.services.get() else {
+            return;
+        };
+        let contexts = services.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        // A task whose context is gathered later reads it from the store.
+        if let Some(context) = contexts.get(&task).and_then(|cell| cell.get()) {
+            context.note(output);
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use windlass_machines::Machines;
 use windlass_packages::repository::{Repository, RepositoryConfig};
 use windlass_scheduler::Settings;
-use windlass_store::{Blobs, EmbeddedOptions, EmbeddedStore, Store};
+use windlass_store::{Blobs, EmbeddedOptions, EmbeddedStore, OpenError, Store};
 use windlass_wasm::PluginHost;
 
 use crate::{
@@ -23,10 +23,12 @@ use crate::{
     events::Hub,
     feed::Feed,
     gate::Gate,
+    history::History,
+    holdings::Rates,
     logs::Logs,
     once::{self, Keys, Once},
     plugins::Registry,
-    restored,
+    pools, restored,
     runs::Offline,
     services::Services,
     vault::Vault,
@@ -105,8 +107,10 @@ impl Engine {
             clock: Arc::clone(&config.clock),
             board: RwLock::new(Board::default()),
             hub: Hub::new(config.clock.now_ms().saturating_mul(1000)),
+            history: History::load(&*store).await?,
             generation: watch::Sender::new(0),
             locks: Mutex::default(),
+            questions: RwLock::default(),
         });
         let patience = config.machines.reconnect_for;
         let machines = windlass_machines::Config { reconnect_for: patience.min(config.hold), ..config.machines };
@@ -131,11 +135,13 @@ impl Engine {
             .map_err(EngineError::internal)?,
             scripts: windlass_script::ScriptHost::default(),
             blobs: Blobs::open(&data.join("blobs")).await.map_err(EngineError::internal)?,
+            rates: Rates::load(&*store).await?,
             held: Mutex::default(),
             http: http_client()?,
             contexts: Mutex::default(),
             watches: Watches::default(),
             offline: Offline::new(patience),
+            pools: tokio::sync::Mutex::default(),
             numbers: Arc::default(),
             keys: Keys::default(),
             gate: Gate::default(),
@@ -153,6 +159,8 @@ impl Engine {
         let actor = Arc::new(HandsActor(Arc::clone(&hands)));
         let driver = Driver::restore(shared, actor, inputs, config.settings).await?;
         let driver = tokio::spawn(driver.run());
+        pools::tell(&services).await?;
+        hands.watch_fences(&services).await?;
         let watching = tokio::spawn(watch(Arc::clone(&services)));
         let collector = tokio::spawn(once::collect(Arc::clone(&services)));
         let tasks = Arc::new(Mutex::new(vec![logs, driver, watching, collector]));
@@ -194,7 +202,14 @@ async fn open_store(data: &Path) -> Result<Arc<dyn Store>, EngineError> {
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, &EmbeddedOptions::default()))
         .await
         .map_err(EngineError::internal)?;
-    let store = opened.map_err(|error| EngineError::internal(format!("failed to {error}")))?;
+    let store = opened.map_err(|error| {
+        let failed = EngineError::internal(format!("failed to {error}"));
+        match &error {
+            OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => failed
+                .fix("see to it that the disk can be written again, as dmesg tells why it cannot; nothing is lost"),
+            _ => failed,
+        }
+    })?;
     Ok(Arc::new(store))
 }
 

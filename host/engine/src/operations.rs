@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 use windlass_machines::scan_host_key;
 use windlass_model::{
-    Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId,
+    Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId, TokenName,
     replay::ReplayView,
     scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockView, PlanView, QuestionView, WhyView},
     task::{LogLine, TaskDetail, TaskQuery, TaskSummary},
@@ -26,7 +26,7 @@ use crate::{
     events::Follower,
     logs, machines, once,
     open::Engine,
-    packages, plugins, releases, room, runs, scheduling, tasks, tokens,
+    packages, planning, plugins, releases, room, runs, scheduling, tasks, tokens,
 };
 
 /// Lines of a log in one answer, at most.
@@ -418,7 +418,7 @@ impl Engine {
     /// What people are asked.
     ///
     /// # Errors
-    /// When the server is stopping.
+    /// As the store's.
     pub async fn questions(&self) -> Result<Vec<QuestionView>, EngineError> {
         scheduling::questions(&self.services).await
     }
@@ -436,7 +436,7 @@ impl Engine {
     /// # Errors
     /// When something it names does not exist.
     pub async fn plan(&self, request: DeployRequest) -> Result<PlanView, EngineError> {
-        scheduling::plan(&self.services, request).await
+        planning::plan(&self.services, request).await
     }
 }
 
@@ -450,6 +450,31 @@ impl Engine {
     pub async fn first_token(&self) -> Result<Option<SecretText>, EngineError> {
         let store = &*self.services.shared.store;
         if tokens::any(store).await? { Ok(None) } else { tokens::create(store, "admin").await.map(Some) }
+    }
+
+    /// Names of all tokens.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn tokens(&self) -> Result<Vec<String>, EngineError> {
+        tokens::names(&*self.services.shared.store).await
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// When there is one of that name.
+    pub async fn create_token(&self, name: &TokenName) -> Result<SecretText, EngineError> {
+        self.admit_change("make a token")?;
+        tokens::add(&*self.services.shared.store, name).await
+    }
+
+    /// Makes a token void.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it is the last one.
+    pub async fn revoke_token(&self, name: &TokenName) -> Result<(), EngineError> {
+        tokens::revoke(&*self.services.shared.store, name).await
     }
 
     /// The name of a token, if it is one.

@@ -16,7 +16,7 @@ use windlass_packages::{
 };
 use windlass_store::failpoint;
 
-use crate::{error::EngineError, services::Services};
+use crate::{error::EngineError, machines::place, services::Services};
 
 /// Unpacked once here, a payload costs many machines on a fast network less than to unpack it each; on a slow one
 /// its bytes count more.
@@ -33,7 +33,10 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// The package whose plain payload has this digest, which is how a release pins it.
-async fn pinned(services: &Services, digest: &Sha256) -> Result<PackageRecord, EngineError> {
+///
+/// # Errors
+/// When the feed no longer has it.
+pub async fn pinned(services: &Services, digest: &Sha256) -> Result<PackageRecord, EngineError> {
     services.feed.by_payload(digest).await?.ok_or_else(|| {
         EngineError::not_found("package with the digest", digest)
             .fix("push the package again, then create a new release")
@@ -120,15 +123,17 @@ impl Mailbox {
             mode: 0o600,
             sync: false,
         };
+        let begin = std::time::Instant::now();
         let counted = Counted { file, progress, sent: 0, size: blob.size };
         self.machine.put(&spec, counted).await.map_err(link)?;
         failpoint::pass(|| "transfer/sent".to_owned());
+        self.services.rates.note(&place(self.machine.endpoint()), blob.size, begin.elapsed());
         self.remember(source);
         Ok(())
     }
 
     fn key(&self, source: &PayloadSource) -> (String, String) {
-        (self.machine.endpoint().to_string(), source.blob().sha256.to_string())
+        (place(self.machine.endpoint()), source.blob().sha256.to_string())
     }
 
     fn remember(&self, source: &PayloadSource) {

@@ -15,7 +15,7 @@ use windlass_packages::repository::PackageRecord;
 use windlass_scheduler::{Event, Snapshot, progress::Resume};
 use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
 
-use crate::{logs::LogCursor, once::StoredOnce, runs::Done, scheduling::Learnt, vault::Sealed};
+use crate::{history::Learnt, holdings::Rate, logs::LogCursor, once::StoredOnce, runs::Done, vault::Sealed};
 
 pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
 pub const MACHINES: Table<Machine> = Table::new("machines", 1);
@@ -62,6 +62,10 @@ pub const EVENTS: Parts<StoredEvent> = Parts::new("scheduler-events");
 pub const SNAPSHOT: Parts<StoredSnapshot> = Parts::new("scheduler-snapshot");
 /// How long steps take: by project and node.
 pub const DURATIONS: Table<Learnt> = Table::new("durations", 1);
+/// Payloads that were seen on machines: by place and SHA-256 of the bytes that are sent.
+pub const HELD: Table<()> = Table::new("held", 1);
+/// How fast machines are reached: by place.
+pub const RATES: Table<Rate> = Table::new("rates", 1);
 /// Locks that people broke: by time and resource.
 pub const BROKEN_LOCKS: Table<BrokenLock> = Table::new("broken-locks", 1);
 /// Numbers that only grow, by name.
@@ -105,6 +109,9 @@ pub struct Pin {
     pub outputs: Vec<StoredOutput>,
     /// Its machine.
     pub machine: Option<Machine>,
+    /// What had gone wrong in its task.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// Where the log of a node ends.
@@ -312,6 +319,30 @@ fn pieces(text: &str) -> Vec<String> {
             return parts;
         }
         rest = tail;
+    }
+}
+
+/// Reads every record of a table under a prefix but those that cannot be read, which are named in the server's log: for
+/// what is only shown.
+///
+/// # Errors
+/// When the store stopped.
+pub async fn readable<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    table: &Table<T>,
+    mut scan: Scan,
+) -> Result<Vec<T>, StoreError> {
+    let mut values = Vec::new();
+    loop {
+        let (page, last, damaged) = table.scan_readable(store, scan.clone()).await?;
+        for error in damaged {
+            tracing::error!(%error, "a record is damaged and not shown: windlass store check tells more");
+        }
+        values.extend(page.records.into_iter().map(|record| record.value));
+        match last {
+            Some(last) if page.more => scan = scan.after(last),
+            _ => return Ok(values),
+        }
     }
 }
 

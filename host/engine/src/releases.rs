@@ -52,8 +52,11 @@ pub async fn create(
     let mut ids: Vec<String> = Vec::new();
     let context = Context::new(std::sync::Arc::new(VariableSet::new(open)), Place::default())
         .system(System::new().project(&project));
-    for step in &process.steps {
-        let (record, pinned) = plugins::resolve(&installed, &step.uses)?;
+    for step in process.all_steps() {
+        let Some(uses) = &step.uses else {
+            continue;
+        };
+        let (record, pinned) = plugins::resolve(&installed, uses)?;
         for input in record.manifest.inputs.iter().filter(|input| input.kind == InputKind::Package) {
             let Some(text) = step.with.get(&input.name).and_then(|value| value.as_str()) else {
                 continue;
@@ -67,7 +70,7 @@ pub async fn create(
             })?;
             ids.push(id.text);
         }
-        guests.insert(step.uses.clone(), pinned);
+        guests.insert(uses.clone(), pinned);
     }
     let packages = pin_packages(services, &project, ids, &request).await?;
     let version = match request.version {

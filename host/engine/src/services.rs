@@ -1,13 +1,14 @@
 //! What every part of the engine works with.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
 use windlass_machines::Machines;
-use windlass_model::TaskId;
+use windlass_model::{PoolName, TaskId};
 use windlass_packages::repository::Repository;
+use windlass_scheduler::Pool;
 use windlass_store::Blobs;
 use windlass_wasm::PluginHost;
 
@@ -15,6 +16,7 @@ use crate::{
     driver::{DriverHandle, Shared},
     feed::Feed,
     gate::Gate,
+    holdings::Rates,
     logs::Logs,
     once::Keys,
     plugins::Registry,
@@ -45,7 +47,9 @@ pub struct Services {
     pub wasm: PluginHost,
     /// Runs Rhai.
     pub scripts: windlass_script::ScriptHost,
-    /// Which machines were seen to hold which payloads, by endpoint and digest.
+    /// How fast machines are reached.
+    pub rates: Rates,
+    /// Which machines this process saw to hold which payloads, by place and digest.
     pub held: Mutex<HashSet<(String, String)>>,
     /// Large values by digest.
     pub blobs: Blobs,
@@ -57,6 +61,8 @@ pub struct Services {
     pub watches: Watches,
     /// Machines that could not be reached, by the run that waits for them.
     pub offline: Offline,
+    /// The pools as the scheduler was told of them; none before the first time.
+    pub pools: tokio::sync::Mutex<Option<BTreeMap<PoolName, Pool>>>,
     /// Keeps task numbers in the order of their commits.
     pub numbers: Arc<tokio::sync::Mutex<()>>,
     /// Idempotency keys.

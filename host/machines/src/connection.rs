@@ -16,7 +16,7 @@ use crate::error::MachineError;
 use crate::facts::Facts;
 use crate::link::{Channel, Link};
 use crate::pool::Config;
-use crate::runner::{RunState, Shell, Upload, Watch, start_request, uploads};
+use crate::runner::{Dialect, RunState, Shell, Upload, Watch, uploads};
 use crate::ticket::Ticket;
 
 /// Longest pause between two looks at a connection.
@@ -89,6 +89,12 @@ impl Connection {
 
     /// Runs a command of ours by the login shell, without the runner.
     pub(crate) async fn exec(&self, command: &str) -> Result<Channel, MachineError> {
+        if self.control.dialect() != Dialect::Posix {
+            return Err(MachineError::MissingTool {
+                machine: self.machine.clone(),
+                tool: "POSIX shell, which files and packages need (Windows machines only run commands so far)".into(),
+            });
+        }
         self.touch();
         self.link.open(command).await
     }
@@ -100,11 +106,13 @@ impl Connection {
     /// Starts `spec` unless the ticket is known already, and says how it stands.
     pub(crate) async fn start(&self, ticket: &Ticket, spec: &CommandSpec) -> Result<RunState, MachineError> {
         self.touch();
-        for Upload { name, bytes } in uploads(ticket, spec, self.control.key()) {
+        let dialect = self.control.dialect();
+        let uploads = if dialect == Dialect::Posix { uploads(ticket, spec, self.control.key()) } else { Vec::new() };
+        for Upload { name, bytes } in uploads {
             let path = format!("{}/runs/{name}", self.home());
             crate::files::put_plain(self, &path, bytes).await?;
         }
-        let answer = self.control.ask(|number| start_request(number, ticket, spec)).await?;
+        let answer = self.control.ask(|number| dialect.start(number, ticket, spec)).await?;
         if let (Some(seen), Some(fence)) = (answer.strip_prefix("E stale "), &spec.fence) {
             return Err(MachineError::Stale {
                 machine: self.machine.clone(),
@@ -122,7 +130,7 @@ impl Connection {
 
     pub(crate) async fn status(&self, ticket: &Ticket) -> Result<RunState, MachineError> {
         self.touch();
-        let answer = self.control.ask(|number| format!("_w_status {number} {ticket}\n")).await?;
+        let answer = self.control.ask(|number| format!("_w_status {number} '{ticket}'\n")).await?;
         self.read_state(&answer)
     }
 
@@ -131,7 +139,7 @@ impl Connection {
         self.touch();
         let seconds = grace.as_secs();
         let limit = grace + Duration::from_secs(40);
-        let answer = self.control.ask_for(limit, |number| format!("_w_cancel {number} {ticket} {seconds}\n")).await?;
+        let answer = self.control.ask_for(limit, |number| format!("_w_cancel {number} '{ticket}' {seconds}\n")).await?;
         self.read_state(&answer)
     }
 
@@ -145,7 +153,7 @@ impl Connection {
     ) -> Result<(RunState, [Bytes; 2]), MachineError> {
         self.touch();
         let data = self.data().await?;
-        let answer = data.fetch(|number| format!("_w_poll {number} {ticket} {out} {err} {blocks}\n")).await?;
+        let answer = data.fetch(|number| format!("_w_poll {number} '{ticket}' '{out}' '{err}' {blocks}\n")).await?;
         let state = self.read_state(&answer.text)?;
         let parts = answer.parts.try_into().map_err(|_| self.odd("output without its marks"))?;
         Ok((state, parts))
@@ -202,7 +210,7 @@ impl Connection {
         let children = lock(&self.children);
         for ticket in batch {
             let pid = children.get(ticket).map(u32::to_string).unwrap_or_default();
-            let _ = write!(code, " {ticket}:{pid}");
+            let _ = write!(code, " '{ticket}:{pid}'");
         }
         code.push('\n');
         code
@@ -233,7 +241,8 @@ impl Connection {
     }
 
     async fn data(&self) -> Result<&Shell, MachineError> {
-        let open = || Shell::open(Arc::clone(&self.link), &self.machine, Some(self.home()));
+        let dialect = self.control.dialect();
+        let open = || Shell::open_as(dialect, Arc::clone(&self.link), &self.machine, Some(self.home()));
         self.data.get_or_try_init(open).await
     }
 

@@ -113,7 +113,7 @@ impl Machine {
                 backoff = Backoff::new(FIRST_PAUSE, self.patience().min(CANCEL_PATIENCE));
             }
             let Some(pause) = backoff.pause() else {
-                return Err(error);
+                return Err(error.of_link());
             };
             tracing::debug!(machine = %self.endpoint, ticket = %run.ticket, %error, ?pause, "connecting again");
             tokio::select! {

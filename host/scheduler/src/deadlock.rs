@@ -19,6 +19,7 @@ use crate::{
     event::{LockRequest, RunKey, Subject},
     locks::ClaimKey,
     plan::OnDeadlock,
+    question::About,
     state::State,
     turn::Turn,
     words,
@@ -57,6 +58,7 @@ impl Turn<'_> {
             self.ask_deadlock(victim, text);
         } else {
             self.fail_wait(victim, text);
+            self.drop_dissolved();
         }
         // Other circles may lead through the same wait.
         self.suspect(node);
@@ -67,6 +69,21 @@ impl Turn<'_> {
         for id in self.state.task_ids() {
             for subject in self.state.subjects(id) {
                 self.suspect(node_of(subject));
+            }
+        }
+    }
+
+    /// Takes back what people are asked about deadlocks that are none any more.
+    pub fn drop_dissolved(&mut self) {
+        for id in self.state.task_ids() {
+            let questions = self.state.tasks.get(&id).map(|task| &task.progress.questions);
+            let asked = questions.into_iter().flatten().filter_map(|(_, question)| match question.about {
+                About::Deadlock(subject) => Some(subject),
+                _ => None,
+            });
+            let dissolved: Vec<_> = asked.filter(|subject| !self.is_stuck(*subject)).collect();
+            for subject in dissolved {
+                self.wait_over(subject);
             }
         }
     }

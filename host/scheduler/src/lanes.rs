@@ -10,9 +10,10 @@ use windlass_model::{MachineName, RunCondition, RunState, TaskId, TaskState, tas
 use crate::{
     decision::Decision,
     event::{RunKey, Subject},
-    plan::TaskPlan,
+    plan::{Settings, TaskPlan},
     progress::{Packages, Phase, StepProgress},
     state::Task,
+    step::Where,
     turn::Turn,
 };
 
@@ -22,8 +23,11 @@ impl Turn<'_> {
         let Some(task) = self.state.tasks.get(&id) else {
             return;
         };
-        if task.progress.state != TaskState::Executing || !task.has_turn() {
+        if task.progress.state != TaskState::Executing {
             return;
+        }
+        if !task.has_turn() {
+            return self.want_turn(id);
         }
         // A unit that ends here leaves the set; those added later are filled when they start.
         let mut after = None;
@@ -34,6 +38,34 @@ impl Turn<'_> {
         self.note_starved(id);
     }
 
+    /// A task that let others of its tag start needs its turn again for the machines that could go on.
+    fn want_turn(&mut self, id: TaskId) {
+        let Some(task) = self.state.tasks.get(&id) else {
+            return;
+        };
+        let free: Vec<_> =
+            task.progress.active.iter().copied().filter(|lead| has_place(task, &self.state.settings, *lead)).collect();
+        if !free.is_empty() {
+            self.touch_pending(id);
+            self.seat(id);
+        }
+    }
+
+    /// What the machines of a task wait for whose turn has not come may be something else now.
+    pub fn touch_pending(&mut self, id: TaskId) {
+        let Some(task) = self.state.tasks.get(&id) else {
+            return;
+        };
+        let pending = |lead: &u32| {
+            let step = *lead;
+            let progress = task.step(step);
+            let places = progress.map_or(0..0, |progress| progress.next_place..progress.runs.len() as u32);
+            places.map(move |place| Subject::Run(RunKey { task: id, step, place }))
+        };
+        let all: Vec<_> = task.progress.active.iter().flat_map(pending).collect();
+        all.into_iter().for_each(|subject| self.touch(subject));
+    }
+
     fn next_unit(&self, id: TaskId, after: Option<u32>) -> Option<u32> {
         let active = &self.state.tasks.get(&id)?.progress.active;
         active.range(after.map_or(0, |last| last + 1)..).next().copied()
@@ -41,22 +73,14 @@ impl Turn<'_> {
 
     fn fill_window(&mut self, id: TaskId, lead: u32) {
         loop {
-            let Some(task) = self.state.tasks.get_mut(&id) else {
-                return;
-            };
-            let (Some(step), Some(plan)) =
-                (task.progress.steps.get_mut(lead as usize), task.plan.steps.get(lead as usize))
+            let Some(task) = self.state.tasks.get_mut(&id).filter(|task| has_place(task, &self.state.settings, lead))
             else {
                 return;
             };
-            let place = step.next_place;
-            let windows = step.open >= plan.window(&self.state.settings, &task.plan);
-            if place as usize >= step.runs.len()
-                || windows
-                || task.progress.lanes >= task.plan.runs_at_once(&self.state.settings)
-            {
+            let Some(step) = task.progress.steps.get_mut(lead as usize) else {
                 return;
-            }
+            };
+            let place = step.next_place;
             step.next_place += 1;
             step.open += 1;
             task.progress.lanes += 1;
@@ -235,25 +259,42 @@ impl Turn<'_> {
         task.progress.excluded.insert(machine.clone(), why.to_owned());
         let open: Vec<_> =
             task.open.iter().map(|(step, place)| RunKey { task: id, step: *step, place: *place }).collect();
-        let waits = |task: &Task, key: &RunKey| {
-            let phase = task.run(*key).map(|run| run.phase);
-            task.machine(*key) == Some(machine)
-                && phase.is_some_and(|phase| !matches!(phase, Phase::Running | Phase::Asking))
-        };
-        let waiting: Vec<_> = self
-            .state
-            .tasks
-            .get(&id)
-            .into_iter()
-            .flat_map(|task| open.iter().filter(|key| waits(task, key)))
-            .copied()
-            .collect();
         self.say(Decision::Excluded { task: id, machine: machine.clone(), why: why.to_owned() });
-        for key in waiting {
-            self.drop_run(key, RunState::Skipped, &left_out(machine, why));
+        for key in open {
+            self.leave_out(key, machine, &left_out(machine, why));
         }
         self.drop_place(id, &Some(machine.clone()), false);
     }
+
+    /// What a run that is open does when its machine is left out. One that runs goes on to its end.
+    fn leave_out(&mut self, key: RunKey, machine: &MachineName, why: &str) {
+        let Some(task) = self.state.tasks.get(&key.task).filter(|task| task.machine(key) == Some(machine)) else {
+            return;
+        };
+        let worker = task.step_plan(key.step).is_some_and(|plan| matches!(plan.place, Where::Pool(_)));
+        match task.run(key).map(|run| run.phase) {
+            // It finds another worker.
+            Some(Phase::Locks(_) | Phase::Seat) if worker => {
+                self.let_go(key);
+                self.begin(key);
+            }
+            Some(Phase::Locks(_) | Phase::Seat | Phase::Backoff(_)) if !worker => {
+                self.drop_run(key, RunState::Skipped, why);
+            }
+            Some(Phase::Asking) if !worker => self.pardon(key, why),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a machine of a unit waits for its turn and there is a place for it in both windows.
+pub(crate) fn has_place(task: &Task, settings: &Settings, lead: u32) -> bool {
+    let (Some(step), Some(plan)) = (task.step(lead), task.step_plan(lead)) else {
+        return false;
+    };
+    (step.next_place as usize) < step.runs.len()
+        && step.open < plan.window(settings, &task.plan)
+        && task.progress.lanes < task.plan.runs_at_once(settings)
 }
 
 fn left_out(machine: &MachineName, why: &str) -> String {

@@ -124,7 +124,9 @@ impl Turn<'_> {
             .collect();
         for number in gone {
             let question = self.task(id).and_then(|task| task.progress.questions.remove(&number));
-            if question.is_some_and(|question| matches!(question.about, About::Deadlock(_))) {
+            if let Some(Question { about: about @ About::Deadlock(_), .. }) = question {
+                // Whoever waits goes on waiting, for what it waited for before it was asked.
+                self.touch_asked(id, &about);
                 self.suspect_all();
             }
             self.say(Decision::QuestionOver { task: id, question: number, answer: None });

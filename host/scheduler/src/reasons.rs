@@ -7,6 +7,7 @@ use windlass_model::{RunState, TaskId, TaskState};
 use crate::{
     cause::{Cause, Part},
     event::{LockRequest, RunKey, Subject, WaitOn},
+    lanes::has_place,
     locks::{Blocker, ClaimKey},
     progress::{Packages, Phase, Told},
     question::{About, Question},
@@ -96,6 +97,9 @@ fn run_waits(state: &State, task: &Task, key: RunKey) -> Option<Cause> {
             let lead = task.plan.lead(key.step);
             // Runs of child steps wait for nothing but their own machine's earlier steps.
             let plan = task.step_plan(key.step).filter(|_| lead == key.step)?;
+            if !task.has_turn() && has_place(task, &state.settings, lead) {
+                return Some(Cause::Turn);
+            }
             let starved = task.step(lead).is_some_and(|step| step.starved);
             Some(if starved {
                 Cause::Runs { most: task.plan.runs_at_once(&state.settings) }

@@ -237,6 +237,7 @@ impl Turn<'_> {
 
     /// Gives back all that a run holds or waits for.
     pub fn let_go(&mut self, key: RunKey) {
+        self.wait_over(Subject::Run(key));
         let Some(task) = self.state.tasks.get_mut(&key.task) else {
             return;
         };
@@ -332,6 +333,14 @@ impl Turn<'_> {
             return;
         };
         run.stop = None;
+        // What becomes of a machine that was left out meanwhile no longer matters.
+        if let Some(why) = step.machine(key.place as usize).and_then(|machine| task.progress.excluded.get(machine)) {
+            let why = format!("{error}; its machine was left out: {why}");
+            return self.pardon(key, &why);
+        }
+        let Some(run) = task.run_mut(key) else {
+            return;
+        };
         let tries = run.attempt.saturating_sub(run.person_retries);
         if state == RunState::Failed && tries <= step.retries.min(MAX_RETRIES) {
             let wait = step.backoff_ms.saturating_mul(1 << (tries - 1).min(20));
@@ -367,11 +376,7 @@ impl Turn<'_> {
                 run.person_retries += 1;
                 self.begin(key);
             }
-            Choice::Ignore => {
-                run.pardoned = true;
-                self.settle_run(key, RunState::Failed, Some(format!("{error}; {by} let it pass")));
-                self.go_on(key);
-            }
+            Choice::Ignore => self.pardon(key, &format!("{error}; {by} let it pass")),
             Choice::Exclude => {
                 run.pardoned = true;
                 let why = format!("{by} left it out after: {error}");
@@ -383,6 +388,16 @@ impl Turn<'_> {
             }
             _ => self.end_run(key, RunState::Failed, Some(error)),
         }
+    }
+
+    /// Ends a run whose failure does not count.
+    pub fn pardon(&mut self, key: RunKey, why: &str) {
+        if let Some(run) = self.state.run_mut(key) {
+            run.pardoned = true;
+        }
+        self.drop_run_questions(key);
+        self.settle_run(key, RunState::Failed, Some(why.to_owned()));
+        self.go_on(key);
     }
 
     /// Ends a run for good. A failure closes the window of its unit.

@@ -124,6 +124,7 @@ impl Turn<'_> {
             return;
         };
         let progress = &mut task.progress;
+        let paused = !progress.tagged && progress.state != TaskState::Queued;
         (progress.seated, progress.tagged, progress.told) = (true, true, None);
         if progress.state == TaskState::Queued {
             progress.state = TaskState::Executing;
@@ -133,6 +134,9 @@ impl Turn<'_> {
         let state = progress.state;
         self.say(Decision::TaskState { task: id, state });
         self.touch_waiting_steps(id);
+        if paused {
+            self.touch_pending(id);
+        }
         self.unpark(id);
         self.ready(id);
         self.idles(id);
@@ -322,7 +326,7 @@ impl Turn<'_> {
             self.state.superseding.remove(key);
         }
         for older in older {
-            let paused = |task: &&mut Task| task.progress.state == TaskState::Executing && !task.has_turn();
+            let paused = |task: &&mut Task| task.progress.state == TaskState::Executing && !task.progress.tagged;
             if state == TaskState::Succeeded && self.task(older).filter(paused).is_some() {
                 self.cancel(older, Some(format!("superseded by task {id}")));
             }

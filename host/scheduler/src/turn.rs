@@ -132,6 +132,7 @@ impl<'a> Turn<'a> {
         }
         // Narrower windows may keep machines from going on whose step somebody waits for.
         self.suspect_all();
+        self.drop_dissolved();
     }
 
     /// Takes note of claims that hold what they want now.

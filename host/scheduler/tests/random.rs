@@ -13,7 +13,7 @@ mod referee;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use case::{Case, Play};
-use windlass_scheduler::{Decision, Snapshot, State};
+use windlass_scheduler::{Decision, Snapshot, State, StepPlan};
 
 /// Plays a case to its end; `after` may replace the state after each event.
 fn play(case: &Case, mut after: impl FnMut(u64, State) -> State) -> Vec<Vec<Decision>> {
@@ -113,12 +113,24 @@ fn shrink(mut case: Case) -> Case {
         for step in (0..case.plans[task].steps.len()).rev() {
             let mut smaller = case.clone();
             smaller.plans[task].steps.remove(step);
+            mend(&mut smaller.plans[task].steps);
             if fails(&smaller).is_some() {
                 case = smaller;
             }
         }
     }
     case
+}
+
+/// A child step has the places of the step above; without one it is no child.
+fn mend(steps: &mut [StepPlan]) {
+    for at in 0..steps.len() {
+        match at.checked_sub(1).and_then(|above| steps.get(above)).map(|above| above.place.clone()) {
+            Some(place) if steps[at].child => steps[at].place = place,
+            Some(_) => {}
+            None => steps[at].child = false,
+        }
+    }
 }
 
 fn try_case(name: &str, case: &Case) {

@@ -31,7 +31,7 @@ mod watch;
 pub use backup::{BackupError, BackupHead, BackupRead, BackupWriter, add_folder, read_backup};
 pub use batch::{Batch, Durability, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_VALUE_BYTES, Op, Requirement};
 pub use blobs::{BlobError, Blobs, Digest};
-pub use embedded::{Checked, EmbeddedOptions, EmbeddedStore, Finding, OpenError, check};
+pub use embedded::{Checked, EmbeddedOptions, EmbeddedStore, Finding, OpenError, Salvaged, check, salvage};
 pub use error::{StoreError, Unmet};
 pub use faulty::{Fault, FaultPlan, FaultyStore};
 pub use journal::{Disk, JournalError, RealDisk, SegmentFile};

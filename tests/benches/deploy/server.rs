@@ -77,7 +77,7 @@ impl Bench {
         let environment = "bench".parse()?;
         let task = self
             .engine
-            .deploy(DeployRequest { project, environment, version: Some(version), machines: vec![] })
+            .deploy(DeployRequest { version: Some(version), ..DeployRequest::new(project, environment) })
             .await?;
         loop {
             let Followed::Event(event) = follower.next().await else { continue };

@@ -163,7 +163,7 @@ async fn play(store: &Arc<dyn Store>, effect: &Effect, runs: u64, time: Duration
             for life in 0.. {
                 let run = run * 1_000_000 + life;
                 let records = Records { store: Arc::clone(&store), run, waiting: Mutex::default() };
-                let journal = Journaled::new(records, AtOnce, []);
+                let journal = Journaled::new(records, AtOnce, windlass_effects::Masker::default(), []);
                 for _ in 0..EFFECTS {
                     if begin.elapsed() >= time {
                         return Ok(done);

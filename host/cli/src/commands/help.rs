@@ -47,7 +47,19 @@ data = \"/var/lib/windlass\"        # folder for everything the server keeps
 listen = \"127.0.0.1:7227\"         # put a reverse proxy with TLS in front to serve others
 log_format = \"json\"               # pretty or json
 plugins = \"/usr/lib/windlass\"     # plugins in this folder are installed at start
-stop_within_seconds = 10          # how long a stop may wait for what cannot be taken up later";
+stop_within_seconds = 10          # how long a stop may wait for what cannot be taken up later
+
+[limits]                          # what is left out keeps the default that is shown
+tasks = 5                         # deployments that work at once: twice the cores, at least 5
+scripts = 1000                    # scripts that work at once
+steps = 10                        # steps of one deployment at once
+machines = 10                     # machines of one step at once
+runs = 100                        # steps times machines of one deployment at once
+transfers = 10                    # machines of one deployment that are sent packages at once
+lock_wait_seconds = 7200          # how long a lock is waited for
+pool_wait_seconds = 900           # how long a pool without workers is waited for
+grace_seconds = 10                # how long what is told to stop has before it is killed
+kill_seconds = 20                 # how long what is killed has before it is given up";
 
 const SYSTEMD: &str = "\
 # /etc/systemd/system/windlass.service; then: systemctl daemon-reload && systemctl enable --now windlass

@@ -4,7 +4,11 @@ use clap::Subcommand;
 use windlass_model::scheduling::{AnswerRequest, QuestionView};
 
 use super::Context;
-use crate::{errors::Failure, exit::Exit, text::visible};
+use crate::{
+    errors::Failure,
+    exit::Exit,
+    text::{date, visible},
+};
 
 /// Look at what tasks ask people, and answer
 #[derive(Debug, Subcommand)]
@@ -50,12 +54,14 @@ pub async fn run(context: &Context<'_>, command: Interruption) -> Result<Exit, F
                     asked.task.to_string(),
                     visible(&told(asked)).to_string(),
                     asked.choices.join(", "),
+                    if asked.responsible.is_empty() { "anyone".to_owned() } else { asked.responsible.join(", ") },
+                    asked.expires_ms.map(date).unwrap_or_default(),
                 ]
             };
             context.ui.list(
                 &found,
                 |asked| asked.number.to_string(),
-                &["number", "task", "question", "answers"],
+                &["number", "task", "question", "answers", "who", "until (UTC)"],
                 cells,
             )?;
         }

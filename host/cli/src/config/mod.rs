@@ -3,6 +3,8 @@
 //! The file is strict TOML and belongs to whoever runs a server. From it a client takes only where the server *of this
 //! machine* is, never another address: a file in somebody's folder must not be able to send a token elsewhere.
 
+mod limits;
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -13,6 +15,8 @@ use std::{
 use serde::Deserialize;
 
 use crate::errors::Failure;
+
+pub use limits::Limits;
 
 /// Where a server listens when nobody says otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7227);
@@ -36,6 +40,9 @@ pub struct File {
     pub plugins: Option<PathBuf>,
     /// How long a stop may wait for what cannot be taken up later.
     pub stop_within_seconds: Option<u64>,
+    /// How much happens at once.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// How the server logs.
@@ -91,6 +98,8 @@ pub struct Server {
     pub plugins: Option<PathBuf>,
     /// How long a stop may wait for what cannot be taken up later.
     pub stop_within: Duration,
+    /// How much happens at once.
+    pub limits: Limits,
 }
 
 impl Server {
@@ -118,6 +127,7 @@ impl Server {
             log_format: flags.log_format.or(format).or(file.log_format),
             plugins: flags.plugins.or(path("WINDLASS_PLUGINS")).or(file.plugins),
             stop_within: stop_within.map_or(DEFAULT_STOP_WITHIN, Duration::from_secs).min(MAX_STOP_WITHIN),
+            limits: file.limits,
         })
     }
 
@@ -210,7 +220,7 @@ impl File {
                 None => path.to_owned(),
             };
             Failure::new("config", "the configuration file cannot be used").at(place).cause(error.message()).fix(
-                "it may hold data, listen, log_format, plugins and stop_within_seconds; correct or remove the line",
+                "it may hold data, listen, log_format, plugins, stop_within_seconds and [limits]; correct or remove the line",
             )
         })
     }

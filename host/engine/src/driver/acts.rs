@@ -15,7 +15,7 @@ use windlass_scheduler::{
 };
 use windlass_store::StoreError;
 
-use super::{Driver, Turn};
+use super::{Driver, turn::Turn};
 use crate::records::RESUMES;
 
 impl Driver {
@@ -42,6 +42,7 @@ impl Driver {
 
     /// Does what a decision says, or has it done.
     pub(super) fn act(&self, decision: Decision) {
+        self.show_question(&decision);
         let answer = match &decision {
             Decision::GrantLock { request, token } => Some((*request, Ok(*token))),
             Decision::RefuseLock { request, error } => Some((*request, Err(error.clone()))),
@@ -59,14 +60,20 @@ impl Driver {
         match decision {
             Decision::ResumeRun { run, .. } => self.start_again(run),
             Decision::StopRun { run, .. } => {
-                self.actor.act(decision);
+                self.order(decision);
                 // It has to be there to stop in good order.
                 if self.is_suspended(run) {
                     self.start_again(run);
                 }
             }
-            _ => self.actor.act(decision),
+            _ => self.order(decision),
         }
+    }
+
+    /// Has it done, given what has gone wrong in its task so far.
+    fn order(&self, decision: Decision) {
+        let error = self.state.task(decision.task()).and_then(|(_, progress)| progress.error.clone());
+        self.actor.act(decision, error);
     }
 
     fn is_suspended(&self, run: RunKey) -> bool {
@@ -80,7 +87,7 @@ impl Driver {
         let Some(known) = run_progress(&self.state, run).filter(|known| known.phase == Phase::Running) else { return };
         let own = plan.steps.get(run.step as usize).and_then(|step| step.machine(run.place as usize));
         let machine = own.or(known.worker.as_ref()).cloned();
-        self.actor.act(Decision::StartRun { run, machine, attempt: known.attempt, token: known.token });
+        self.order(Decision::StartRun { run, machine, attempt: known.attempt, token: known.token });
     }
 
     /// What is to be done after a restart. Runs that the scheduler wakes by itself stay suspended.

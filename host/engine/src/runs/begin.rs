@@ -11,8 +11,9 @@ use windlass_effects::{
     EffectClass, Entry, EntryState, Failure, Masker, PackageHandle, PackageInfo, SecretHandle, UNKNOWN_OUTCOME,
 };
 use windlass_model::{
-    Machine, RunId, SecretText, Step,
-    task::{LogLevel, run_node},
+    Machine, On, RunId, SecretText, Step,
+    process::Placed,
+    task::{LogLevel, pool_node, run_node},
     variables::Context,
 };
 use windlass_packages::digest::Sha256;
@@ -36,6 +37,9 @@ use crate::{
     records::{PINS, Pin, RESUMES},
     services::Services,
 };
+
+/// Code of a failure to reach a machine on which nothing was begun.
+pub const UNAVAILABLE: &str = "machine-unavailable";
 
 /// What a run is made of, before anything is reached.
 pub struct Parts {
@@ -84,7 +88,10 @@ impl From<Failure> for Unready {
 
 pub fn begin_node(context: &TaskContext, execution: &Execution) -> String {
     match step_of(context, execution.run) {
-        Some(step) => run_node(&step.name, execution.machine.as_ref()),
+        Some(step) => match step.on() {
+            Some(On::Pool(pool)) => pool_node(&step.name, pool),
+            _ => run_node(&step.name, execution.machine.as_ref()),
+        },
         None => script_node(context),
     }
 }
@@ -96,9 +103,9 @@ fn script_node(context: &TaskContext) -> String {
     }
 }
 
-pub fn step_of(context: &TaskContext, run: RunKey) -> Option<&Step> {
+pub fn step_of(context: &TaskContext, run: RunKey) -> Option<Placed<'_>> {
     match &context.subject {
-        Subject::Deployment { release, .. } => release.process.steps.get(run.step as usize),
+        Subject::Deployment { release, .. } => release.process.step(run.step as usize),
         Subject::Script { .. } => None,
     }
 }
@@ -123,7 +130,8 @@ pub async fn gather(
     purpose: Purpose,
 ) -> Result<Parts, Failure> {
     let run = execution.run;
-    let step = step_of(task, run).cloned();
+    let placed = step_of(task, run);
+    let step = placed.map(|placed| placed.step.clone());
     let id = run_id(execution, step.is_some());
     let entries = recorded(services, &id).await.map_err(|error| engine(error.into()))?;
     let pinned = match entries.is_empty() {
@@ -138,12 +146,18 @@ pub async fn gather(
         Some(name) => Some(context::machine(services, name).await.map_err(|error| gone(engine(error), &entries))?),
         None => None,
     };
+    let error = pinned.as_ref().map_or_else(|| execution.error.clone(), |pin| pin.error.clone());
     let known = match pinned {
         Some(pin) => task.pinned(services, pin.outputs).map_err(engine)?,
         None => task.known(services).await.map_err(engine)?,
     };
-    let place = step.as_ref().map(|step| (step, run.step as usize));
-    let RunVariables { mut context, masker, system } = task.seen_by(&known, place, was.as_ref().or(machine.as_ref()));
+    let place = placed.map(|placed| (placed, run.step as usize));
+    let seen = task.seen_by(&known, place, was.as_ref().or(machine.as_ref()));
+    let RunVariables { mut context, masker, mut system } = seen;
+    if let Some(error) = &error {
+        system = system.set("Deployment.Error", error.as_str());
+        context = context.system(system.clone());
+    }
     let plugin = load_plugin(services, task, step.as_ref()).await?;
     let manifest = plugin.as_ref().map(|plugin| Arc::clone(plugin.manifest()));
     let (secrets, secret_values) = lend_secrets(manifest.as_deref(), step.as_ref(), &context)?;
@@ -151,8 +165,9 @@ pub async fn gather(
     if let Some(first) = lent.values().next() {
         context = context.system(system.package(&first.info.id, &first.info.version));
     }
-    let pin = Pin { outputs: known.stored().to_vec(), machine: machine.clone() };
-    let pin = (entries.is_empty() && (pin.machine.is_some() || !pin.outputs.is_empty())).then_some(pin);
+    let pin = Pin { outputs: known.stored().to_vec(), machine: machine.clone(), error };
+    let pins = pin.machine.is_some() || !pin.outputs.is_empty() || pin.error.is_some();
+    let pin = (entries.is_empty() && pins).then_some(pin);
     let moved_from = was.zip(machine.as_ref()).and_then(|(was, now)| moved(&was, now));
     let node = begin_node(task, execution);
     let task = Arc::clone(task);
@@ -256,6 +271,9 @@ async fn reach(
         }
     }
     performer.log.say(LogLevel::Warning, &format!("{} could not be reached", machine.name));
+    // What has begun there may go on without us: then it is no longer a machine that was never reached.
+    let unavailable = !began && failure.code == "unreachable";
+    let failure = if unavailable { Failure { code: UNAVAILABLE.to_owned(), ..failure } } else { failure };
     Err(Unready::Failed(failure))
 }
 
@@ -293,12 +311,13 @@ async fn load_plugin(services: &Services, task: &TaskContext, step: Option<&Step
     let (Subject::Deployment { release, .. }, Some(step)) = (&task.subject, step) else {
         return Ok(None);
     };
-    let pinned = release.guests.get(&step.uses).ok_or_else(|| missing(step))?;
+    let uses = step.uses.as_ref().ok_or_else(|| missing(step))?;
+    let pinned = release.guests.get(uses).ok_or_else(|| missing(step))?;
     let loaded = services.plugins.load(services, &pinned.sha256).await;
     loaded.map(Some).map_err(|error| {
         let mut failure = engine(error);
         if failure.code == "not-found" {
-            let (id, version) = (&step.uses.id, &pinned.version);
+            let (id, version) = (&uses.id, &pinned.version);
             failure = Failure::new(
                 "plugin-gone",
                 format!(
@@ -330,6 +349,6 @@ pub fn engine(error: EngineError) -> Failure {
 }
 
 fn missing(step: &Step) -> Failure {
-    Failure::new("not-found", format!("the release does not pin a plugin for {}", step.uses))
+    Failure::new("not-found", format!("the release does not pin a plugin for step {}", step.name))
         .fix("create a new release")
 }

@@ -116,7 +116,7 @@ impl Commands {
             machine.run(&ticket, &spec, &mut sink, &stop.token).await
         };
         sink.finish().await;
-        if !matches!(&result, Err(error) if error.is_retryable()) {
+        if result.as_ref().map_or_else(|error| error.is_end_of_run(), |_| true) {
             self.tickets.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
         }
         let exit = result.map_err(failure)?;

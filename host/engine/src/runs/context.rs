@@ -7,7 +7,8 @@ use std::{
 
 use windlass_effects::Masker;
 use windlass_model::{
-    EnvironmentName, Machine, MachineName, Release, SecretText, Step, StepName, TaskId, TaskKind, VariableValue,
+    EnvironmentName, Machine, MachineName, Release, SecretText, StepName, TaskId, TaskKind, VariableValue,
+    process::Placed,
     variables::{Context, Outputs, Place, System, VariableSet},
 };
 use windlass_store::Key;
@@ -60,9 +61,17 @@ pub struct TaskContext {
 /// # Errors
 /// When the store stopped, or something the task pinned is gone.
 pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, EngineError> {
+    let what = tasks::summary(services, task).await?.what;
+    gather(services, task, what).await
+}
+
+/// The same for a task that need not exist yet.
+///
+/// # Errors
+/// When the store stopped, or something it would pin is gone.
+pub async fn gather(services: &Services, task: TaskId, what: TaskKind) -> Result<TaskContext, EngineError> {
     let store = &*services.shared.store;
-    let summary = tasks::summary(services, task).await?;
-    let (subject, variables) = match summary.what {
+    let (subject, variables) = match what {
         TaskKind::Deployment { project, version, environment, .. } => {
             let key = releases::key(&project, &version);
             let release = RELEASES
@@ -122,7 +131,7 @@ pub struct RunVariables {
 impl TaskContext {
     /// The variables as a run of a step sees them, with outputs of earlier steps, and what masks its log.
     #[must_use]
-    pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
+    pub fn seen_by(&self, known: &Known, step: Option<(Placed<'_>, usize)>, machine: Option<&Machine>) -> RunVariables {
         let mut system = System::new().task(self.task);
         let mut place = Place::default();
         if let Subject::Deployment { release, environment } = &self.subject {
@@ -133,7 +142,7 @@ impl TaskContext {
         if let Some((step, index)) = step {
             system = system.step(&step.name, index);
             place.step = Some(step.name.clone());
-            if let Some(windlass_model::On::Role(role)) = &step.on {
+            if let Some(windlass_model::On::Role(role)) = step.on() {
                 place.step_role = Some(role.clone());
             }
         }

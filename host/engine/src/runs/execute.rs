@@ -9,7 +9,7 @@ use windlass_scheduler::{RunKey, RunOutcome};
 use windlass_store::Batch;
 
 use super::{
-    begin::{Begun, Unready, begin, begin_node, run_id, step_of},
+    begin::{Begun, UNAVAILABLE, Unready, begin, begin_node, run_id, step_of},
     context::TaskContext,
     guest,
 };
@@ -25,6 +25,8 @@ pub struct Execution {
     pub attempt: u32,
     /// Set when it shall stop.
     pub cancel: CancelToken,
+    /// What has gone wrong in its task so far.
+    pub error: Option<String>,
 }
 
 /// How an execution ended.
@@ -58,16 +60,24 @@ pub type Settled = Option<(Arc<Machine>, Vec<Ticket>)>;
 
 /// Executes a run. Never fails: what goes wrong is its outcome.
 pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execution: Execution) -> Ended {
+    if step_of(context, execution.run).is_some_and(|step| step.uses.is_none()) {
+        // A person agreed to it, or its child steps do its work.
+        return Ended::early(RunOutcome::Succeeded);
+    }
     let node = begin_node(context, &execution);
     let ended = match begin(services, context, &execution).await {
         Ok(begun) => go_on(services, begun).await,
         Err(Unready::Suspended) => Ended::Suspended(None),
         Err(Unready::Failed(failure)) => {
+            let unavailable = failure.code == UNAVAILABLE;
             let id = run_id(&execution, step_of(context, execution.run).is_some());
             let log = services.logs.open(execution.run.task, &node, id.as_str(), &Masker::default()).await;
             match log {
                 Ok(log) => {
-                    let outcome = judge(Err(failure), &id, &log, &execution.cancel);
+                    let outcome = match judge(Err(failure), &id, &log, &execution.cancel) {
+                        RunOutcome::Failed { error } if unavailable => RunOutcome::Unavailable { error },
+                        outcome => outcome,
+                    };
                     services.logs.flush().await;
                     Ended::early(outcome)
                 }

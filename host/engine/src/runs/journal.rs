@@ -162,7 +162,7 @@ impl StoredJournal {
     }
 
     async fn deploy(&self, mut entry: Entry, effect: &Effect) -> Result<Answer, String> {
-        let Effect::Deploy { project, environment, version } = effect else {
+        let Effect::Deploy { project, environment, version, detached } = effect else {
             return Err(format!("{} is no local effect", effect.name()));
         };
         let wanted = tasks::deployment_request(project, environment, version.as_deref());
@@ -181,7 +181,7 @@ impl StoredJournal {
         entry.state = EntryState::Answered(Ok(Outcome::Number(task.0)));
         let mut batch = self.take_waiting();
         self.put(&mut batch, &entry)?;
-        prepared.child_of(self.run).queue(&self.services, batch).await.map_err(|error| error.to_string())?;
+        prepared.child_of(self.run, *detached).queue(&self.services, batch).await.map_err(|error| error.to_string())?;
         Ok(Ok(Outcome::Number(task.0)))
     }
 

@@ -20,8 +20,9 @@ mod substitute;
 mod unknown;
 mod waits;
 
-pub use context::{Subject, TaskContext, load, machine};
+pub use context::{Subject, TaskContext, gather, load, machine};
 pub use execute::{Ended, Execution, Over, Settled, execute};
+pub use journal::recorded;
 pub use offline::Offline;
 pub use performer::failure;
 pub use replay::replay;

@@ -39,7 +39,7 @@ pub(crate) fn uploads(ticket: &Ticket, spec: &CommandSpec, key: &str) -> Vec<Upl
 }
 
 /// The request that starts `spec` under `ticket`, at most once.
-pub(crate) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) -> String {
+pub(super) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) -> String {
     let mut code = String::from("_w_env() {\n");
     let folder = spec.cwd.as_deref().map_or_else(
         || "cd \"$HOME\" 2>/dev/null\n".to_owned(),
@@ -80,7 +80,7 @@ pub(crate) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) ->
 }
 
 /// A fence as the runner keeps it: one length for all tokens, so that they sort as numbers do.
-fn mark(fence: &Fence) -> String {
+pub(super) fn mark(fence: &Fence) -> String {
     let exclusive = if fence.exclusive { "!" } else { "" };
     let resource = crate::files::sha256_hex(fence.resource.as_bytes());
     format!("{exclusive}{}+{:020}", resource.get(..32).unwrap_or_default(), fence.token)
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn fences_sort_as_their_tokens_do() {
         let fence = |token, exclusive| mark(&Fence { resource: "dir:/srv/a b".into(), token, exclusive });
-        insta::assert_snapshot!(fence(7, true), @"");
+        insta::assert_snapshot!(fence(7, true), @"!8554aa18160bdc9a53dd3d7f92cd741e+00000000000000000007");
         assert!(fence(9, false) < fence(10, false) && fence(10, false) < fence(u64::MAX, false));
         assert_eq!(format!("!{}", fence(7, false)), fence(7, true));
     }

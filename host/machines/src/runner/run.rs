@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::state::RunState;
 use crate::command::{CommandSpec, Exit};
 use crate::connection::Connection;
-use crate::error::{Lost, MachineError};
+use crate::error::{COMMAND, Lost, MachineError};
 use crate::sink::{OutputSink, Stream};
 use crate::ticket::Ticket;
 
@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
                 match (cancelled, self.ending) {
                     (true, Some(Ending::TimedOut)) => {
                         let limit = self.timeout.unwrap_or_default();
-                        Err(self.timed_out(connection, "the command", limit))
+                        Err(self.timed_out(connection, COMMAND, limit))
                     }
                     (true, _) => Err(MachineError::Cancelled { machine, started: true }),
                     (false, _) => Ok(Exit { code, output_cut: self.cut }),

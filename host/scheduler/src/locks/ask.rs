@@ -257,7 +257,10 @@ impl Locks {
         claim.held = true;
         for piece in claim.pieces() {
             if let Some(lock) = self.locks.get_mut(piece.lock as usize) {
-                lock.queue.remove(&piece.rank);
+                // Not only the front goes first: those behind the one that leaves have another one ahead now.
+                if lock.queue.remove(&piece.rank).is_some() {
+                    self.touched.extend(until_bar(lock.queue.range(piece.rank..)));
+                }
                 lock.holders.push(Hold { key, need: piece.need, token });
                 self.touched.extend(lock.front());
             }

@@ -71,11 +71,16 @@ impl Locks {
             if lock.has_room(key, piece.need) {
                 return None;
             }
-            let rival = |hold: &&Hold| hold.need.excludes(piece.need) || piece.need.of > 0 || hold.need.of > 0;
-            let in_the_way = |hold: &&Hold| rival(hold) && !hold.key.covers(key.run);
+            // A count that anybody gives holds for all.
+            let counted = piece.need.of > 0 || lock.holders.iter().any(|hold| hold.need.of > 0);
+            let rival = |hold: &&Hold| counted || hold.need.excludes(piece.need);
+            // Where nobody else is in the way, it is its own task or step that keeps what would be needed.
+            let foreign = lock.holders.iter().any(|hold| rival(&hold) && !hold.key.covers(key.run));
+            let in_the_way = |hold: &&Hold| rival(hold) && hold.key.covers(key.run) != foreign;
             let all = || lock.holders.iter().filter(in_the_way);
             // A group whose runs hold it too is named only once they are gone.
-            let known = |hold: &&Hold| all().any(|other| other.key != hold.key && hold.key.covers(other.key.run));
+            let part = |hold: &Hold, other: &Hold| other.key.part != Part::Task && hold.key.covers(other.key.run);
+            let known = |hold: &&Hold| all().any(|other| other.key != hold.key && part(hold, other));
             let mut holders = all().filter(|hold| !known(hold));
             let first = holders.next()?;
             Some(Blocker { resource: &lock.name, key: first.key, ahead: false, others: holders.count() as u32 })
@@ -96,8 +101,12 @@ impl Locks {
                 .filter(|hold| hold.need.excludes(piece.need))
                 .map(|hold| hold.key)
                 .collect();
-            let short = each.is_empty() && !lock.has_room(key, piece.need);
-            let units: Vec<_> = lock.holders.iter().filter(foreign).filter(|_| short).map(|hold| hold.key).collect();
+            // Once those are gone, units may still be missing.
+            let mut left = lock.clone();
+            left.holders.retain(|hold| !each.contains(&hold.key));
+            let short = !left.has_room(key, piece.need);
+            // What its own task or step keeps counts too: that never ends before the claim is granted.
+            let units: Vec<_> = left.holders.iter().filter(|_| short).map(|hold| hold.key).collect();
             (!behind.is_empty() || !each.is_empty() || short).then_some(Obstacle {
                 resource: &lock.name,
                 each,

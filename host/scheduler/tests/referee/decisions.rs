@@ -92,7 +92,13 @@ impl Referee {
         if self.running.contains_key(&run) {
             return;
         }
-        if matches!(cause, Cause::Lock { .. } | Cause::Fence { .. } | Cause::Turn) {
+        // One that closes a deadlock at once is told what is asked, and waits for locks all the same.
+        let deadlock = |number: &u64| {
+            let asked = self.tasks[&run.task].questions.get(number);
+            asked.is_some_and(|question| question.about == About::Deadlock(subject))
+        };
+        let closes = matches!(cause, Cause::Person { question } if deadlock(question));
+        if closes || matches!(cause, Cause::Lock { .. } | Cause::Fence { .. } | Cause::Turn) {
             self.asked += 1;
             let queued = Queued { order: self.asked, since_ms: self.now };
             self.queued_runs.entry(run).or_insert(queued);
@@ -170,6 +176,7 @@ impl Referee {
 
     fn run_state(&mut self, run: RunKey, state: RunState) {
         assert!(state.is_final() && !self.running.contains_key(&run), "{run:?} ended while it runs");
+        self.note_pardon(run, state);
         self.check_outcome(run, state);
         if state == RunState::Failed {
             self.check_gave_up(run);
@@ -185,6 +192,16 @@ impl Referee {
         }
         let pardoned = |question: &Question| question.about == About::Failure(run);
         assert!(!books.questions.values().any(pardoned), "{run:?} ended before its question");
+    }
+
+    /// What becomes of a machine that was left out no longer matters.
+    fn note_pardon(&mut self, run: RunKey, state: RunState) {
+        let books = &self.tasks[&run.task];
+        let machine = books.step(run).machine(run.place as usize);
+        let out = machine.is_some_and(|name| books.excluded.contains(name));
+        if out && state == RunState::Failed && !books.cancelled {
+            self.pardoned.insert(run);
+        }
     }
 
     /// A run that was reported ends as it was reported, unless it was told to stop.

@@ -162,9 +162,9 @@ impl Search<'_> {
         let stays = |holder: &&LockHolder| !covers(holder, own.run) && !self.holder_ends(holder);
         let left: Vec<_> = lock.holders.iter().filter(stays).collect();
         let exclusive = |holder: &&&LockHolder| holder.mode == LockMode::Exclusive || own.mode == LockMode::Exclusive;
-        let limit = left.iter().map(|holder| holder.of).chain([own.of]).filter(|of| *of > 0).min();
         let all: Vec<_> =
             lock.holders.iter().filter(|holder| covers(holder, own.run) || left.contains(holder)).collect();
+        let limit = all.iter().map(|holder| holder.of).chain([own.of]).filter(|of| *of > 0).min();
         let with: Vec<_> = all.iter().copied().chain([own]).collect();
         let single = |holder: &&&LockHolder| !matches!(holder.part, Part::Step | Part::Task);
         let really: u32 = with.iter().filter(single).map(|holder| holder.units).sum();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_model::{RunState, TaskState, manifest::LockMode, task::Reason};
-use windlass_scheduler::{About, Cause, Event, LockHolder, LockView, Part, RunKey, State, Subject};
+use windlass_scheduler::{About, Cause, Event, LockHolder, LockView, Part, RunKey, State, Subject, progress::Phase};
 
 use super::{Referee, graph, graph::covers, unit};
 
@@ -34,6 +34,24 @@ impl Referee {
         for (id, books) in &self.tasks {
             let queued = books.state == Some(TaskState::Queued);
             assert!(!queued || waiting.contains_key(&Subject::Task(*id)), "task {id} waits without a reason");
+        }
+        for (id, _, progress) in state.tasks() {
+            for (step, steps) in progress.steps.iter().enumerate() {
+                let (step, waits) = (step as u32, steps.state == RunState::Waiting && steps.runs.is_empty());
+                assert!(
+                    !waits || waiting.contains_key(&Subject::Step(id, step)),
+                    "step {step} of task {id} waits untold"
+                );
+                for (place, run) in steps.runs.iter().enumerate() {
+                    let key = RunKey { task: id, step, place: place as u32 };
+                    let waits = run.phase.is_open() && run.phase != Phase::Running;
+                    assert!(
+                        !waits || waiting.contains_key(&Subject::Run(key)),
+                        "{key:?} waits untold: {:?}",
+                        run.phase
+                    );
+                }
+            }
         }
         for (request, call) in &self.calls {
             assert_eq!(waiting.contains_key(&Subject::Lock(*request)), call.token.is_none(), "{request:?}");
@@ -69,7 +87,10 @@ impl Referee {
         for fence in state.fences() {
             let known = self.fences.iter().filter(|(run, _)| run.task == fence.run.task).flat_map(|(_, needs)| needs);
             let mut names = known.map(|need| need.name.as_str());
-            assert!(names.any(|name| name == fence.want.resource.as_str()), "{fence:?} is of no use any more");
+            let name = fence.want.resource.as_str();
+            // How many leases a worker had when the run began is not known here.
+            let lease = name.starts_with("lease:");
+            assert!(lease || names.any(|known| known == name), "{fence:?} is of no use any more");
         }
     }
 

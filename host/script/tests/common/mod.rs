@@ -125,6 +125,7 @@ fn task(id: u64, state: TaskState) -> TaskSummary {
             version: "1.2.0".into(),
             environment: "test".parse().unwrap(),
             machines: vec![],
+            skip: vec![],
         },
         title: "deploy shop 1.2.0 to test".into(),
         state,

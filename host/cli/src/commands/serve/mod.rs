@@ -140,7 +140,10 @@ fn drain(engine: Engine, stop: CancellationToken, within: Duration) -> tokio::ta
 }
 
 async fn open(settings: &Server, resume_restored: bool) -> Result<Engine, Failure> {
-    Engine::open(EngineConfig { resume_restored, ..EngineConfig::new(&settings.data) }).await.map_err(|error| {
+    let mut config = EngineConfig::new(&settings.data);
+    config.settings = settings.limits.over(config.settings);
+    config.resume_restored = resume_restored;
+    Engine::open(config).await.map_err(|error| {
         let failure = Failure::new(error.code, format!("failed to open the data in {}", settings.data.display()))
             .cause(error.message);
         match error.fix {
