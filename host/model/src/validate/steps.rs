@@ -119,7 +119,7 @@ impl<'w> Check<'w> {
                 "remove isolation, or locks",
             ),
             (
-                idle && !parent && step.on.is_some(),
+                idle && !parent && step.approval.is_some() && step.on.is_some(),
                 "on",
                 "only asks a person, which is done once and without a machine",
                 "remove it",
