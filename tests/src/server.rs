@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 use windlass_client::Client;
 
-use crate::{guests, shop::Anything, terminal::Terminal};
+use crate::{disk::OwnDisk, guests, shop::Anything, terminal::Terminal};
 
 /// How long a server may take until it serves: an unoptimised one compiles plugins beside other tests.
 const START: Duration = Duration::from_secs(90);
@@ -33,6 +33,9 @@ pub struct Server {
     plugins: Option<PathBuf>,
     url: String,
     token: String,
+    /// Variables of its next start.
+    env: Vec<(String, String)>,
+    disk: Option<OwnDisk>,
 }
 
 impl Server {
@@ -56,13 +59,12 @@ impl Server {
 
     fn with(plugins: Option<PathBuf>) -> Anything<Self> {
         let folder = folder()?;
-        let (process, url) = serve(folder.path(), plugins.as_deref(), "127.0.0.1:0", &[])?;
+        let (process, url) = started(windlass()?, folder.path(), plugins.as_deref(), "127.0.0.1:0", &[])?;
         let token = fs::read_to_string(folder.path().join("data/token"))?.trim().to_owned();
-        Ok(Self { process, folder, plugins, url, token })
+        Ok(Self { process, folder, plugins, url, token, env: Vec::new(), disk: None })
     }
 
-    /// One without plugins whose data folder is a disk of its own with so many MiB. Nobody but the server sees that
-    /// disk, and it goes with it; [`Server::small_disk`] leads there. `None` where nothing may be mounted.
+    /// One without plugins whose data folder is a disk of its own with so many MiB. `None` where nothing may be mounted.
     ///
     /// # Errors
     /// As [`Server::start`].
@@ -70,37 +72,22 @@ impl Server {
         let folder = folder()?;
         let data = folder.path().join("data");
         fs::create_dir(&data)?;
-        let script = format!("mount -t tmpfs -o size={mib}m tmpfs '{}' && exec \"$0\" \"$@\"", data.display());
-        let unshare = ["--map-root-user", "--mount", "sh", "-c"];
-        // Asked first, so that a server that does not start is told from a system that does not let it.
-        let asked = Command::new("unshare").args(unshare).args([&script, "true"]).output();
-        if !asked.is_ok_and(|asked| asked.status.success()) {
-            return Ok(None);
-        }
-        let mut command = Command::new("unshare");
-        command.args(unshare).arg(script);
-        let inner = windlass()?;
-        command.arg(inner.get_program());
-        for (name, value) in inner.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        let (process, url) = started(command, folder.path(), None, "127.0.0.1:0", &[])?;
-        let mut server = Self { process, folder, plugins: None, url, token: String::new() };
-        server.token = fs::read_to_string(server.small_disk().join("token"))?.trim().to_owned();
-        Ok(Some(server))
+        let Some(disk) = OwnDisk::new(&data, mib)? else { return Ok(None) };
+        let (process, url) = started(disk.enter(&windlass()?), folder.path(), None, "127.0.0.1:0", &[])?;
+        let token = fs::read_to_string(disk.seen().join("token"))?.trim().to_owned();
+        Ok(Some(Self { process, folder, plugins: None, url, token, env: Vec::new(), disk: Some(disk) }))
     }
 
-    /// The data folder of [`Server::on_small_disk`] as seen from here.
+    /// The disk of [`Server::on_small_disk`].
     #[must_use]
-    pub fn small_disk(&self) -> PathBuf {
-        let inside = self.data();
-        Path::new("/proc").join(self.process.child.id().to_string()).join("root").join(
-            // Made relative: joining an absolute path would drop what is in front of it.
-            inside.strip_prefix("/").unwrap_or(&inside),
-        )
+    pub fn disk(&self) -> Option<&OwnDisk> {
+        self.disk.as_ref()
+    }
+
+    /// The data folder as seen from here, wherever it is.
+    #[must_use]
+    pub fn seen_data(&self) -> PathBuf {
+        self.disk.as_ref().map_or_else(|| self.data(), OwnDisk::seen)
     }
 
     /// Lets it write no file beyond that size from now on: what it writes further fails, as on a full disk.
@@ -195,9 +182,50 @@ impl Server {
     /// As [`Server::start`].
     pub fn restart_with(&mut self, arguments: &[&str]) -> Anything<()> {
         self.kill9()?;
-        let listen = self.url.trim_start_matches("http://").to_owned();
-        (self.process, self.url) = serve(self.folder.path(), self.plugins.as_deref(), &listen, arguments)?;
+        let (command, listen) = self.again()?;
+        (self.process, self.url) = started(command, self.folder.path(), self.plugins.as_deref(), &listen, arguments)?;
         Ok(())
+    }
+
+    /// Starts it again and kills it after that time, wherever it is then.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_and_kill(&mut self, after: Duration) -> Anything<()> {
+        self.kill9()?;
+        let (command, listen) = self.again()?;
+        self.process = launched(command, self.folder.path(), self.plugins.as_deref(), &listen, &[])?;
+        std::thread::sleep(after);
+        Ok(self.kill9()?)
+    }
+
+    /// Sets a variable of its environment for the starts to come.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    fn again(&self) -> Anything<(Command, String)> {
+        let mut command = windlass()?;
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        let command = match &self.disk {
+            Some(disk) => disk.enter(&command),
+            None => command,
+        };
+        Ok((command, self.url.trim_start_matches("http://").to_owned()))
+    }
+
+    /// Whether it has ended, and how.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn has_ended(&mut self) -> io::Result<Option<i32>> {
+        Ok(self.process.child.try_wait()?.map(code))
+    }
+
+    /// Asks it to stop, as a service manager does.
+    pub fn terminate(&self) {
+        self.process.signal(libc::SIGTERM);
     }
 
     /// Runs a command of the binary against this server to its end.
@@ -238,28 +266,34 @@ fn folder() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("windlass-server-").tempdir()
 }
 
-/// Starts a server and waits until it is ready; also tells where it serves.
-fn serve(folder: &Path, plugins: Option<&Path>, listen: &str, arguments: &[&str]) -> Anything<(Process, String)> {
-    started(windlass()?, folder, plugins, listen, arguments)
-}
-
-/// The same with the binary's command made already.
+/// Starts a server by the binary's command and waits until it is ready; also tells where it serves.
 fn started(
-    mut command: Command,
+    command: Command,
     folder: &Path,
     plugins: Option<&Path>,
     listen: &str,
     arguments: &[&str],
 ) -> Anything<(Process, String)> {
+    let mut process = launched(command, folder, plugins, listen, arguments)?;
+    let log = process.until_err(START, |log| ready(log).is_some())?;
+    let url = ready(&log).ok_or("the server did not say where it serves")?;
+    Ok((process, url))
+}
+
+/// The same without waiting.
+fn launched(
+    mut command: Command,
+    folder: &Path,
+    plugins: Option<&Path>,
+    listen: &str,
+    arguments: &[&str],
+) -> io::Result<Process> {
     command.args(["serve", "--log-format", "json", "--listen", listen]).arg("--data").arg(folder.join("data"));
     command.args(arguments);
     if let Some(plugins) = plugins {
         command.arg("--plugins").arg(plugins);
     }
-    let mut process = Process::spawn(command, folder)?;
-    let log = process.until_err(START, |log| ready(log).is_some())?;
-    let url = ready(&log).ok_or("the server did not say where it serves")?;
-    Ok((process, url))
+    Process::spawn(command, folder)
 }
 
 /// The URL in the line that says that the server is ready.
@@ -386,12 +420,16 @@ impl Process {
 
     /// Sends Ctrl-C.
     pub fn interrupt(&self) {
+        self.signal(libc::SIGINT);
+    }
+
+    fn signal(&self, signal: i32) {
         let Ok(pid) = i32::try_from(self.child.id()) else { return };
         // SAFETY: kill takes plain numbers and touches no memory; the child is ours and not waited for yet, so its
         // number belongs to nobody else.
         #[allow(unsafe_code)]
         unsafe {
-            libc::kill(pid, libc::SIGINT);
+            libc::kill(pid, signal);
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use windlass_client::Client;
@@ -17,6 +18,9 @@ use crate::{
     shop::Anything,
     sshd::Sshd,
 };
+
+/// How long a task may take to get somewhere.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// A server, its targets `web0`, `web1` … with the role `web`, and a folder of files.
 #[derive(Debug)]
@@ -151,6 +155,31 @@ impl Site {
         let client = self.client()?;
         let tasks = client.tasks(&Default::default()).await?.items;
         Ok(client.task(tasks.first().ok_or("there is no task")?.id).await?)
+    }
+
+    /// A task as soon as it is as wanted.
+    ///
+    /// # Errors
+    /// When it ends, or too much time passes, before it is.
+    pub async fn until(&self, task: TaskId, reached: impl Fn(&TaskDetail) -> bool) -> Anything<TaskDetail> {
+        let client = self.client()?;
+        let mut follower = client.follow_task(task);
+        let wait = async {
+            loop {
+                let detail = client.task(task).await?;
+                if reached(&detail) {
+                    return Ok(detail);
+                }
+                if detail.summary.state.is_final() {
+                    return Err(format!("it ended before it got there: {detail:#?}").into());
+                }
+                if let Some(update) = follower.next().await {
+                    update?;
+                }
+            }
+        };
+        let waited = tokio::time::timeout(WAIT, wait).await;
+        waited.map_err(|_| format!("task {task} did not get there in {WAIT:?}"))?
     }
 
     /// The log of a node, one line a line.

@@ -115,6 +115,7 @@ impl Sshd {
             auth: Auth::Key { pem: SecretText::new(self.login_key()), passphrase: None },
             host_key: Some(self.host_key.clone()),
             home: None,
+            reconnect_for: None,
         }
     }
 

@@ -62,12 +62,8 @@ impl Bed {
         let project: ProjectName = "shop".parse().unwrap();
         let request = ReleaseRequest { version: Some(version.into()), ..ReleaseRequest::default() };
         self.engine.create_release(&project, request).await.unwrap();
-        let request = DeployRequest {
-            project,
-            environment: "test".parse().unwrap(),
-            version: Some(version.into()),
-            machines: vec![],
-        };
+        let request =
+            DeployRequest { version: Some(version.into()), ..DeployRequest::new(project, "test".parse().unwrap()) };
         self.engine.deploy(request).await.unwrap().id
     }
 

@@ -18,6 +18,8 @@ use windlass_model::{
 use windlass_tests::{
     server::Server,
     shop::{self, Anything},
+    stage::Stage,
+    writer::Writer,
 };
 
 async fn create_machine(client: &Client, name: &str) -> Anything<()> {
@@ -101,6 +103,81 @@ async fn a_restored_server_has_everything_and_starts_nothing_untold() -> Anythin
     // Told once is told for good.
     server.restart()?;
     assert!(machines(&server.client()?).await?.contains("later"));
+    Ok(())
+}
+
+/// What the writer of round 1 has made there: machines, scripts, packages, each by its number in order.
+async fn made(client: &Client) -> Anything<[Vec<usize>; 3]> {
+    let numbers = |names: Vec<String>, prefix: &str| {
+        let mut numbers: Vec<usize> = names.iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let query = windlass_model::task::TaskQuery { limit: Some(200), ..Default::default() };
+    let tasks = client.tasks(&query).await?.items.into_iter().map(|task| task.title).collect();
+    let packages = client.packages().await?.into_iter().map(|package| package.version).collect();
+    Ok([
+        numbers(machines(client).await?.into_iter().collect(), "extra-1-"),
+        numbers(tasks, "script write-1-"),
+        numbers(packages, "1.1."),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_load_is_one_moment_of_the_server() -> Anything<()> {
+    let mut stage = Stage::new().await?;
+    stage.release("5.0.5")?;
+    let deployment = stage.site.client()?.run_script(&Stage::request("5.0.5")).await?.id;
+    let mut writer = Writer::start(&stage.site.server, 1)?;
+    let mut last = None;
+    for number in 0..3 {
+        let begin = std::time::Instant::now();
+        while writer.written().0 < (number + 1) * 4 {
+            assert!(begin.elapsed() < windlass_tests::stage::PATIENCE, "nothing is written");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let before = writer.written();
+        let file = stage.site.server.data().with_file_name(format!("load-{number}.tar"));
+        let mut command = stage.site.server.spawn(&["backup", file.to_str().unwrap()])?;
+        let ended = tokio::task::spawn_blocking(move || command.wait().map_err(|error| error.to_string())).await??;
+        assert_eq!(ended.code, 0, "{ended:#?}");
+        last = Some((file.clone(), before, writer.written()));
+
+        // Each is whole: its digests, its records, and every file that a record names.
+        let copy = file.with_extension("copy");
+        let restore = ["restore", file.to_str().unwrap(), "--data", copy.to_str().unwrap()];
+        assert_eq!(stage.site.server.cli(&restore)?.code, 0);
+        let checked = stage.site.server.cli(&["store", "check", "--data", copy.to_str().unwrap()])?;
+        assert!(checked.code == 0 && checked.err.contains("all sound: "), "{checked:#?}");
+    }
+    writer.stop().await?;
+    stage.ended(deployment).await?;
+    let (file, before, after) = last.unwrap();
+    restored(&mut stage.site.server, &file)?;
+    stage.site.server.restart_with(&["--resume-restored"])?;
+    let [machines, scripts, packages] = made(&stage.site.client()?).await?;
+    // They were written one after the other, so every moment has the first so many of each, and as many of one as of
+    // the other, give or take the one that was just being written.
+    for (what, numbers) in [("machines", &machines), ("scripts", &scripts)] {
+        assert!(numbers.iter().copied().eq(0..numbers.len()), "{what} are missing in between: {numbers:?}");
+    }
+    assert!(packages.iter().copied().eq((0..packages.len()).map(|number| number * 4)), "{packages:?}");
+    assert!(machines.len() == scripts.len() || machines.len() == scripts.len() + 1, "{machines:?} {scripts:?}");
+    assert!(scripts.len().div_ceil(4).abs_diff(packages.len()) <= 1, "{scripts:?} {packages:?}");
+    assert!(machines.len() >= before.0 && scripts.len() >= before.1, "acknowledged before it began: {before:?}");
+    assert!(machines.len() <= after.0 + 1 && scripts.len() <= after.1 + 1, "not even begun when it ended: {after:?}");
+    // What was under way in it goes on from there, told to. The targets know what they did since, so nothing runs twice;
+    // what that brought, they may have forgotten, and then the deployment cannot succeed.
+    stage.ended(deployment).await?;
+    for target in &stage.site.targets {
+        let starts = fs::read_to_string(target.home().join("starts"))?;
+        let once: BTreeSet<_> = starts.lines().collect();
+        assert_eq!(once.len(), starts.lines().count(), "started twice: {starts}");
+    }
+    // Numbers that the old server gave since are not given again, for the same reason.
+    let script = ScriptRequest { name: "later".into(), text: "info(1);".into(), arguments: Default::default() };
+    let later = stage.site.client()?.run_script(&script).await?.id;
+    assert!(later.0 > 10_000, "{later}");
     Ok(())
 }
 

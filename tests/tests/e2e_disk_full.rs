@@ -70,7 +70,7 @@ async fn a_full_disk_refuses_what_is_new_and_what_runs_goes_on() -> Anything<()>
     let client = server.client()?;
     seen(&client, DiskLevel::Good).await?;
     put_machine(&client, "before").await?;
-    let ballast = server.small_disk().join("ballast");
+    let ballast = server.seen_data().join("ballast");
     // Far longer than everything below; it is cancelled at the end.
     let running = run_script(&client, "for n in 0..3000 { log(`still here ${n}`); sleep(0.1); }".into()).await?;
     fill(&ballast)?;

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use futures::StreamExt;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use windlass_client::{LogRange, TaskUpdate};
 use windlass_model::{
@@ -18,7 +18,13 @@ use windlass_model::{
     task::TaskQuery,
     views::{DeployRequest, PushMode, PushResult, ReleaseRequest},
 };
-use windlass_tests::{server::Server, shop, site::Site, sshd::Sshd};
+use windlass_tests::{
+    events::{Event, Events},
+    server::Server,
+    shop,
+    site::Site,
+    sshd::Sshd,
+};
 
 type Tested = shop::Anything<()>;
 
@@ -72,7 +78,7 @@ async fn the_typed_client_deploys_and_follows_to_the_end() -> Tested {
 
     let project = "shop".parse()?;
     assert_eq!(client.create_release(&project, &ReleaseRequest::default()).await?.version, "1.0.0");
-    let request = DeployRequest { project, environment: "test".parse()?, version: None, machines: vec![] };
+    let request = DeployRequest::new(project, "test".parse()?);
     let task = client.deploy(&request).await?.id;
     let mut lines = Vec::new();
     let mut end = None;
@@ -118,19 +124,19 @@ async fn events_resume_by_number_and_logs_by_range() -> Tested {
     assert_eq!(created.status(), StatusCode::CREATED);
     assert_eq!(created.headers()["location"], "/api/v1/tasks/1");
 
-    let mut first = events(&http, 0).await?;
+    let mut first = events(&site, 0).await?;
     let mut seen = BTreeSet::new();
     let mut last = 0;
     while seen.len() < 100 {
         let event = first.next().await?.ok_or("the events ended early")?;
         last = event.id;
-        seen.extend(event.lines());
+        seen.extend(lines(&event));
     }
     drop(first);
 
     // While nobody listens, the rest is printed.
     std::fs::write(site.targets[0].home().join("go"), "")?;
-    let mut second = events(&http, last).await?;
+    let mut second = events(&site, last).await?;
     let mut ended = None;
     while let Some(event) = second.next().await? {
         if event.name == "end" {
@@ -139,7 +145,7 @@ async fn events_resume_by_number_and_logs_by_range() -> Tested {
         }
         assert!(event.id > last, "event {} came again after {last}", event.id);
         last = event.id;
-        for line in event.lines() {
+        for line in lines(&event) {
             assert!(seen.insert(line), "line {line} came twice");
         }
     }
@@ -161,56 +167,17 @@ async fn events_resume_by_number_and_logs_by_range() -> Tested {
     Ok(())
 }
 
-/// A stream of the events of task 1.
-struct Events {
-    response: Response,
-    text: String,
+async fn events(site: &Site, after: u64) -> shop::Anything<Events> {
+    Events::follow(&site.server, "/api/v1/tasks/1/events", Some(after)).await
 }
 
-struct Event {
-    name: String,
-    id: u64,
-    data: Value,
-}
-
-async fn events(http: &Http<'_>, after: u64) -> shop::Anything<Events> {
-    let request = http.ask(Method::GET, "/api/v1/tasks/1/events").header("last-event-id", after);
-    let response = request.send().await?.error_for_status()?;
-    assert_eq!(response.headers()["content-type"], "text/event-stream");
-    Ok(Events { response, text: String::new() })
-}
-
-impl Events {
-    /// The next event that is no comment.
-    async fn next(&mut self) -> shop::Anything<Option<Event>> {
-        loop {
-            while let Some((block, rest)) = self.text.split_once("\n\n") {
-                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-                let event = field("event:").zip(field("data:")).map(|(name, data)| {
-                    let id = field("id:").and_then(|id| id.parse().ok()).unwrap_or(0);
-                    serde_json::from_str(data).map(|data| Event { name: name.to_owned(), id, data })
-                });
-                self.text = rest.to_owned();
-                if let Some(event) = event {
-                    return Ok(Some(event?));
-                }
-            }
-            let piece = tokio::time::timeout(std::time::Duration::from_secs(60), self.response.chunk()).await??;
-            let Some(piece) = piece else { return Ok(None) };
-            self.text.push_str(std::str::from_utf8(&piece)?);
-        }
+/// Numbers of the lines of the script's log that an event brings.
+fn lines(event: &Event) -> Vec<u64> {
+    let change = &event.data["change"];
+    if change["node"] != "count/web0" {
+        return Vec::new();
     }
-}
-
-impl Event {
-    /// Numbers of the lines of the script's log that it brings.
-    fn lines(&self) -> Vec<u64> {
-        let change = &self.data["change"];
-        if change["node"] != "count/web0" {
-            return Vec::new();
-        }
-        change["lines"].as_array().into_iter().flatten().filter_map(|line| line["n"].as_u64()).collect()
-    }
+    change["lines"].as_array().into_iter().flatten().filter_map(|line| line["n"].as_u64()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -137,6 +137,7 @@ async fn the_part_that_the_environment_tells() {
         auth: Auth::Agent,
         host_key: Some(host_key.to_owned()),
         home: None,
+        reconnect_for: None,
     };
     match log_in(endpoint).await {
         Ok(()) => println!("logged in"),

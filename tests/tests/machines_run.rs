@@ -6,11 +6,11 @@
 use std::time::{Duration, Instant};
 
 use windlass_machines::{
-    CancelToken, CommandSpec, Config, Endpoint, Interpreter, LocalEndpoint, Machine, MachineError, Machines,
+    CancelToken, CommandSpec, Config, Endpoint, Fence, Interpreter, LocalEndpoint, Machine, MachineError, Machines,
     MemorySink, RunState, Ticket,
 };
 use windlass_model::SecretText;
-use windlass_tests::sshd::Sshd;
+use windlass_tests::sshd::{Options, Sshd};
 
 /// Two machines, one by SSH and one local, and what keeps them alive.
 struct Both {
@@ -177,7 +177,9 @@ async fn confirmed_runs_leave_only_a_tombstone() {
             names
         };
         assert_eq!(names("runs"), Vec::<String>::new());
-        assert_eq!(names("done"), ["ack.0", "ack.1", "ack.2"]);
+        assert_eq!(names("done"), ["ack.0+go", "ack.1+go", "ack.2+go"]);
+        let size = |name: &str| std::fs::metadata(format!("{home}/done/{name}+go")).unwrap().len();
+        assert_eq!((size("ack.0"), size("ack.2")), (0, 0), "a tombstone is empty: it costs no block of the disk");
         let (exit, _) = run(machine, "ack.1", &sh("echo again")).await;
         assert!(matches!(exit, Err(MachineError::AlreadyTaken { .. })), "{exit:?}");
     }
@@ -266,6 +268,72 @@ async fn the_self_test_finds_a_healthy_machine_healthy() {
         assert_eq!(test.advice, Vec::<String>::new());
     }
     assert!(both.sshd.port() > 0);
+}
+
+/// Runs sessions as a system does that kills their processes at logout.
+const KILLS_AT_LOGOUT: &str = r#"WINDLASS_TEST_LOGIN=$$; export WINDLASS_TEST_LOGIN
+    exec 3<&0
+    sh -c "$SSH_ORIGINAL_COMMAND" <&3 3<&- &
+    while kill -0 $PPID 2>/dev/null; do sleep 0.05; done
+    for p in $(grep -lsxzF WINDLASS_TEST_LOGIN=$$ /proc/[0-9]*/environ | cut -d/ -f3); do kill -KILL $p 2>/dev/null; done"#;
+
+#[tokio::test]
+async fn the_self_test_finds_what_a_machine_cannot_promise() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("login");
+    std::fs::write(&script, KILLS_AT_LOGOUT).unwrap();
+    let config = vec![format!("ForceCommand sh {}", script.display())];
+    let sshd = Sshd::start_with(Options { config, ..Options::default() }).unwrap();
+    let machine = Machines::new(Config::default()).connect(&sshd.endpoint()).await.unwrap();
+    let test = machine.self_test().await.unwrap();
+    assert!(!test.survives_link && test.own_group, "{test:?}");
+    assert_eq!(test.advice.len(), 1, "{test:?}");
+    assert!(test.advice[0].contains("KillUserProcesses=yes") && test.advice[0].contains("enable-linger"), "{test:?}");
+
+    // Every program but the two that give a command a group of its own.
+    let programs = folder.path().join("bin");
+    std::fs::create_dir(&programs).unwrap();
+    for place in ["/usr/bin", "/bin"] {
+        for program in std::fs::read_dir(place).unwrap() {
+            let program = program.unwrap();
+            let name = program.file_name();
+            if name != "setsid" && !name.to_string_lossy().starts_with("perl") {
+                let _ = std::os::unix::fs::symlink(program.path(), programs.join(name));
+            }
+        }
+    }
+    let env = vec![("PATH".into(), programs.display().to_string())];
+    let sshd = Sshd::start_with(Options { env, ..Options::default() }).unwrap();
+    let machine = Machines::new(Config::default()).connect(&sshd.endpoint()).await.unwrap();
+    let test = machine.self_test().await.unwrap();
+    assert!(test.survives_link && !test.own_group && test.cancels, "{test:?}");
+    assert_eq!(test.advice.len(), 1, "{test:?}");
+    assert!(test.advice[0].contains("install setsid (util-linux) or perl"), "{test:?}");
+}
+
+#[tokio::test]
+async fn who_lost_its_lock_starts_nothing_any_more() {
+    let both = both().await;
+    for machine in &both.machines {
+        let fence = |token| Fence { resource: "iis:metabase".into(), token, exclusive: true };
+        let spec = sh("echo ran").fence(fence(41));
+        assert_eq!(run(machine, "before", &spec).await.0, Ok(0));
+        assert_eq!(run(machine, "next", &spec.clone().fence(fence(42))).await.0, Ok(0));
+        let (refused, sink) = run(machine, "late", &spec).await;
+        let error = refused.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{} refused to start late: a later holder of iis:metabase has been there (token 42, ours 41)",
+                machine.endpoint()
+            )
+        );
+        assert!(error.fix().contains("take the lock again") && !error.is_retryable(), "{}", error.fix());
+        assert_eq!((sink.out_text().as_str(), machine.status(&ticket("late")).await), ("", Ok(RunState::Absent)));
+        // What it had started before is still its own.
+        let (exit, sink) = run(machine, "before", &spec).await;
+        assert_eq!((exit, sink.out_text().as_str()), (Ok(0), "ran\n"));
+    }
 }
 
 async fn until(mut what: impl FnMut() -> bool) {

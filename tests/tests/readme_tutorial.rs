@@ -67,12 +67,8 @@ async fn deploy(engine: &Engine, home: &Path, version: &str, at_least_mib: u64) 
     let release = ReleaseRequest { version: Some(version.into()), ..ReleaseRequest::default() };
     engine.create_release(&project, release).await.unwrap();
     let mut events = engine.events(None);
-    let request = DeployRequest {
-        project,
-        environment: "test".parse().unwrap(),
-        version: Some(version.into()),
-        machines: vec![],
-    };
+    let request =
+        DeployRequest { version: Some(version.into()), ..DeployRequest::new(project, "test".parse().unwrap()) };
     let task = engine.deploy(request).await.unwrap().id;
     let ended = async {
         loop {

@@ -168,6 +168,7 @@ impl EventStream {
             }
             TaskChange::Step { .. } => "step",
             TaskChange::Run { .. } => "run",
+            TaskChange::Worker { .. } => "worker",
             TaskChange::Log { .. } => "log",
         };
         Some(event(name, found).id(found.seq.to_string()))

@@ -76,6 +76,7 @@ impl From<EngineError> for Fault {
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Denied => StatusCode::FORBIDDEN,
             ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::Broken => StatusCode::BAD_REQUEST,
             ErrorKind::Stalled => StatusCode::REQUEST_TIMEOUT,

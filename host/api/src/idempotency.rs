@@ -1,7 +1,9 @@
 //! Idempotency keys: a repeated request gets the first answer instead of doing its work again.
 //!
-//! Answers are kept in memory for a day, bounded in number and size, and forgotten when the server restarts. The work
-//! runs in a task of its own, so a client that goes away and asks again finds it done.
+//! Answers are kept in memory for a day, bounded in number and size. What a request made is recorded by the engine, in
+//! the commit that makes it: when its answer is no longer here, as after a restart, it is written anew from that. A
+//! refusal made nothing, so it is judged again. The work runs in a task of its own, so a client that goes away and asks
+//! again finds it done.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,10 +16,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use windlass_engine::{Engine, Made, Once};
 
-use crate::fault::Fault;
+use crate::{
+    fault::Fault,
+    handlers::{catalog, tasks},
+    input::Answer,
+};
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -29,14 +35,6 @@ const MAX_BYTES: usize = 64 << 20;
 const MAX_ANSWER: usize = 4 << 20;
 /// Longest key.
 const MAX_KEY: usize = 200;
-
-/// A digest of a body.
-pub type BodyDigest = [u8; 32];
-
-/// The digest of a body.
-pub fn digest(body: &[u8]) -> BodyDigest {
-    Sha256::digest(body).into()
-}
 
 /// The key that a request carries.
 pub fn key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
@@ -108,6 +106,21 @@ impl IntoResponse for Saved {
     }
 }
 
+/// The answer to a request that was done before, as far as is known from what it made.
+///
+/// # Errors
+/// When its key came with another body.
+pub async fn from_before(engine: &Engine, once: &Once) -> Result<Option<Saved>, Fault> {
+    let response = match engine.made_before(once).await? {
+        None => return Ok(None),
+        Some(Made::Task(task)) => tasks::created(engine.task(task).await?.summary).respond(),
+        Some(Made::Release { project, version }) => {
+            catalog::created(engine.release(&project, Some(&version)).await?).respond()
+        }
+    };
+    Ok(Some(Saved { replayed: true, ..Saved::of(response).await }))
+}
+
 /// First answers by key.
 #[derive(Default)]
 pub struct Replays(Arc<Mutex<State>>);
@@ -121,33 +134,33 @@ struct State {
 }
 
 struct Slot {
-    digest: BodyDigest,
+    once: Once,
     size: usize,
     /// None until the first request is answered; closed without an answer when it failed.
     answer: watch::Receiver<Option<Saved>>,
 }
 
 impl Replays {
-    /// The answer under `key`: that of `work`, or of the first request with that key.
+    /// The answer under a key: that of the first request with it, which may be known from `before`, or of `work`.
     pub async fn answer(
         &self,
-        key: String,
-        digest: BodyDigest,
+        once: &Once,
+        before: impl Future<Output = Result<Option<Saved>, Fault>>,
         work: impl Future<Output = Saved> + Send + 'static,
     ) -> Result<Saved, Fault> {
-        let (mut answer, repeated) = {
-            let mut state = self.lock();
-            state.forget_old();
-            match state.slots.get(&key) {
-                Some(slot) if slot.digest != digest => {
-                    return Err(Fault::invalid(
-                        "idempotency-key-reused",
-                        "this Idempotency-Key came with another body before",
-                    )
-                    .fix("use a new key for each new request"));
+        let known = self.lock().known(once)?;
+        let (mut answer, repeated) = match known {
+            Some(answer) => (answer, true),
+            None => {
+                if let Some(saved) = before.await? {
+                    return Ok(saved);
                 }
-                Some(slot) => (slot.answer.clone(), true),
-                None => (self.begin(&mut state, key, digest, work), false),
+                let mut state = self.lock();
+                // Another one may have begun meanwhile.
+                match state.known(once)? {
+                    Some(answer) => (answer, true),
+                    None => (self.begin(&mut state, once, work), false),
+                }
             }
         };
         let answered = answer.wait_for(Option::is_some).await.ok().and_then(|saved| saved.clone());
@@ -165,12 +178,12 @@ impl Replays {
     fn begin(
         &self,
         state: &mut State,
-        key: String,
-        digest: BodyDigest,
+        once: &Once,
         work: impl Future<Output = Saved> + Send + 'static,
     ) -> watch::Receiver<Option<Saved>> {
         let (sender, receiver) = watch::channel(None);
-        state.slots.insert(key.clone(), Slot { digest, size: 0, answer: receiver.clone() });
+        let key = once.key().to_owned();
+        state.slots.insert(key.clone(), Slot { once: once.clone(), size: 0, answer: receiver.clone() });
         state.order.push_back((Instant::now(), key.clone()));
         let shared = Arc::clone(&self.0);
         tokio::spawn(async move {
@@ -197,6 +210,14 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl State {
+    /// The answer, perhaps to come, to a request that came before.
+    fn known(&mut self, once: &Once) -> Result<Option<watch::Receiver<Option<Saved>>>, Fault> {
+        self.forget_old();
+        let Some(slot) = self.slots.get(once.key()) else { return Ok(None) };
+        once.same(&slot.once)?;
+        Ok(Some(slot.answer.clone()))
+    }
+
     fn keep(&mut self, key: &str, size: usize) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.size = size;
@@ -235,7 +256,9 @@ mod tests {
     }
 
     async fn ask(replays: &Replays, key: impl ToString, status: StatusCode, size: usize) -> (StatusCode, bool) {
-        let answer = replays.answer(key.to_string(), [0; 32], async move { saved(status, size) }).await.unwrap();
+        let once = Once::new(&key.to_string(), b"");
+        let before = async { Ok(None) };
+        let answer = replays.answer(&once, before, async move { saved(status, size) }).await.unwrap();
         (answer.status, answer.replayed)
     }
 

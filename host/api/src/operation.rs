@@ -14,6 +14,7 @@ use axum::{
 use futures::{FutureExt, future::BoxFuture};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
+use windlass_engine::{Once, failpoint};
 
 use crate::{
     app::App,
@@ -37,6 +38,8 @@ pub struct Call<P = Nothing, Q = Nothing, B = ()> {
     pub app: Arc<App>,
     /// Name of the token that the request carries.
     pub who: String,
+    /// Its idempotency key, where the operation honours one.
+    pub once: Option<Once>,
     /// The request's headers.
     pub headers: HeaderMap,
     /// Parameters in the path.
@@ -111,7 +114,8 @@ impl Operation {
                 let query = query(&parts.uri)?;
                 let body = B::read(&app, &parts.headers, body).await?;
                 let who = parts.extensions.remove::<Who>().unwrap_or_default().0;
-                let call = Call { app, who, headers: parts.headers, path: params, query, body };
+                let once = parts.extensions.remove::<Once>();
+                let call = Call { app, who, once, headers: parts.headers, path: params, query, body };
                 handler(call).await.map(Answer::respond)
             }
             .boxed()
@@ -169,8 +173,9 @@ impl Operation {
 
     /// Answers a request, whatever happens.
     pub async fn answer(&self, app: Arc<App>, request: Request) -> Response {
-        let call = AssertUnwindSafe(self.call(app, request)).catch_unwind();
-        match call.await {
+        let call = AssertUnwindSafe(self.call(app, request)).catch_unwind().await;
+        failpoint::pass(|| format!("api/{}/done", self.id));
+        match call {
             Ok(Ok(response)) => response,
             Ok(Err(fault)) => fault.into_response(),
             Err(_) => panicked().into_response(),
@@ -198,18 +203,19 @@ impl Operation {
     /// Does it, unless it was done under that key. The work goes on when the client goes away: the answer must be
     /// there when the client asks again.
     async fn once(&self, app: Arc<App>, request: Request, key: String) -> Result<Response, Fault> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let bytes = buffer(&parts.headers, body, MAX_JSON).await?;
-        let key = format!("{key}\n{}", parts.uri.path());
+        let once = Once::new(&format!("{key}\n{}", parts.uri.path()), &bytes);
+        parts.extensions.insert(once.clone());
         let (run, shared) = (Arc::clone(&self.run), Arc::clone(&app));
-        let digest = idempotency::digest(&bytes);
         let work = async move {
             let request = Request::from_parts(parts, Body::from(bytes));
             let done = AssertUnwindSafe(run(shared, request)).catch_unwind().await;
             let response = done.unwrap_or_else(|_| Err(panicked())).unwrap_or_else(IntoResponse::into_response);
             Saved::of(response).await
         };
-        app.replays.answer(key, digest, work).await.map(IntoResponse::into_response)
+        let before = idempotency::from_before(&app.engine, &once);
+        app.replays.answer(&once, before, work).await.map(IntoResponse::into_response)
     }
 }
 

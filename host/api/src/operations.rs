@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use axum::http::Method;
 
 use crate::{
-    handlers::{backup, catalog, packages, scheduling, server, tasks},
+    handlers::{backup, catalog, packages, scheduling, server, tasks, tokens},
     operation::Operation,
 };
 
@@ -34,6 +34,7 @@ fn table() -> Vec<Operation> {
     const GET: Method = Method::GET;
     const PUT: Method = Method::PUT;
     const POST: Method = Method::POST;
+    const DELETE: Method = Method::DELETE;
     vec![
         Op::new(GET, "/health/live", "health_live", "Whether the process runs", server::live).public(),
         Op::new(GET, "/health/ready", "health_ready", "Whether the server takes requests", server::ready).public(),
@@ -41,6 +42,10 @@ fn table() -> Vec<Operation> {
         Op::new(GET, "/api/v1/openapi.json", "openapi", "This document", server::document),
 
         Op::new(POST, "/api/v1/backup", "backup", "Make a backup of everything but the secret key, and download it", backup::backup).bounded_by_itself(),
+
+        Op::new(GET, "/api/v1/tokens", "list_tokens", "Names of all tokens", tokens::tokens),
+        Op::new(POST, "/api/v1/tokens", "create_token", "Make a token; it is shown this once", tokens::create),
+        Op::new(DELETE, "/api/v1/tokens/{token}", "revoke_token", "Make a token void", tokens::revoke),
 
         Op::new(POST, "/api/v1/apply", "apply", "Bring environments, machines and projects to what files say", catalog::apply).within(LONG),
         Op::new(GET, "/api/v1/environments", "list_environments", "All environments", catalog::environments),
@@ -74,6 +79,7 @@ fn table() -> Vec<Operation> {
         Op::new(GET, "/api/v1/tasks/{task}", "get_task", "A task with its tree", tasks::task),
         Op::new(POST, "/api/v1/tasks/{task}/cancel", "cancel_task", "Ask a task to stop", tasks::cancel),
         Op::new(GET, "/api/v1/tasks/{task}/why", "why_task", "Why a task waits", scheduling::why),
+        Op::new(GET, "/api/v1/runs/{run}/replay", "replay_run", "Execute a run again against its journal, touching nothing", tasks::replay).within(LONG),
         Op::new(POST, "/api/v1/tasks/{task}/top", "move_task_to_top", "Make a queued task the next", scheduling::move_to_top),
         Op::new(GET, "/api/v1/tasks/{task}/log", "read_log", "Lines of a node's log, as JSON or plain text", tasks::log),
         Op::new(GET, "/api/v1/tasks/{task}/events", "follow_task", "Follow a task's events up to its end", tasks::task_events).bounded_by_itself(),

@@ -25,9 +25,7 @@ const HEAD_WITHIN: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(30);
 /// Requests at the same time over one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
-/// How long running requests may take once the server was told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
-/// The same once the store stopped: enough for saying so, since nothing else can be answered any more.
+/// How long running requests may take once the store stopped: enough for saying so, since nothing else can be answered any more.
 const DRAIN_BROKEN: Duration = Duration::from_secs(1);
 /// Failures to accept, one after the other, before it is given up.
 const MAX_ACCEPT_FAILURES: u32 = 100;
@@ -45,7 +43,7 @@ pub enum ServeError {
     Store(Arc<str>),
 }
 
-/// Serves until `shutdown` resolves, then lets running requests end.
+/// Serves until `shutdown` resolves, then lets running requests end, for no longer than `drain`.
 ///
 /// # Errors
 /// When no connection can be accepted any more, or the engine's store stopped.
@@ -53,6 +51,7 @@ pub async fn serve(
     listener: TcpListener,
     engine: Engine,
     shutdown: impl Future<Output = ()> + Send,
+    drain: Duration,
 ) -> Result<(), ServeError> {
     let closing = CancellationToken::new();
     let app = App::new(engine.clone(), closing.clone());
@@ -70,7 +69,7 @@ pub async fn serve(
     };
     drop(listener);
     closing.cancel();
-    let limit = if matches!(result, Err(ServeError::Store(_))) { DRAIN_BROKEN } else { DRAIN };
+    let limit = if matches!(result, Err(ServeError::Store(_))) { DRAIN_BROKEN } else { drain };
     server.drain(limit).await;
     result
 }

@@ -100,9 +100,9 @@ async fn a_wrong_value_is_named_by_its_path() {
         (r#"{"machines":[{"name":"a","connection":{"local":{}}},{"name":7}]}"#, "machines[1].name", "column 61"),
         ("{\"environments\":\n[{\"name\":\n\"no good\"}]}", "environments[0].name", "line 3"),
         (
-            r#"{"projects":[{"project":{"name":"shop"},"process":{"steps":[{"name":"s"}]}}]}"#,
+            r#"{"projects":[{"project":{"name":"shop"},"process":{"steps":[{"uses":"s@1"}]}}]}"#,
             "projects[0].process.steps[0]",
-            "`uses`",
+            "`name`",
         ),
         (r#"{"environments":[{"name":"test","colour":1}]}"#, "environments[0].colour", "unknown field `colour`"),
         (r#"{"machines":[{"name":"a","conn"#, "machines[0]", "ends too early (line 1, column 30)"),

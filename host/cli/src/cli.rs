@@ -129,6 +129,9 @@ pub enum Command {
     /// Run and check coordination scripts
     #[command(subcommand, visible_alias = "scripts")]
     Script(commands::script::Script),
+    /// Make tokens for people and programs
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(commands::token::Token),
     /// Run the server
     Serve(commands::serve::Serve),
     /// Save everything the server keeps to a file, while it goes on

@@ -11,6 +11,7 @@ mod connect;
 mod errors;
 mod exit;
 mod follow;
+mod moment;
 mod output;
 mod render;
 #[cfg(test)]

@@ -194,6 +194,9 @@ pub enum Effect {
         environment: String,
         /// Version of the release; none is the latest.
         version: Option<String>,
+        /// Whether it goes on when the task that queues it is cancelled.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        detached: bool,
     },
     /// Waits for the end of a task. Answers `Tasks` with that one.
     AwaitTask {
@@ -241,6 +244,24 @@ impl Effect {
             Self::Http { request } if request.repeatable() => C::Observe,
             Self::Http { .. } => C::Untracked,
             Self::Sleep { .. } | Self::Acquire { .. } | Self::AwaitQuiet { .. } | Self::AwaitTask { .. } => C::Wait,
+        }
+    }
+
+    /// The machine it is about.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionHandle> {
+        match self {
+            Self::Facts { session }
+            | Self::Run { session, .. }
+            | Self::Start { session, .. }
+            | Self::ReadOutput { session, .. }
+            | Self::Wait { session, .. }
+            | Self::Kill { session, .. }
+            | Self::ReadFile { session, .. }
+            | Self::WriteFile { session, .. }
+            | Self::Substitute { session, .. }
+            | Self::StagePackage { session, .. } => Some(*session),
+            _ => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -18,8 +18,10 @@ use sha2::{Digest, Sha256};
 use crate::{
     cancel::CancelToken,
     effect::{Effect, EffectClass},
+    mask::Masker,
     outcome::{Answer, Failure, Outcome},
-    waist::{Diverged, Performer, Stop},
+    undecided::{Decided, DecidedAs, UNKNOWN_OUTCOME, Verdict},
+    waist::{Attempt, Call, Diverged, Performer, Stop},
 };
 
 /// Longest journal of a run. A guest that wants more is in a loop that should wait.
@@ -36,8 +38,25 @@ pub struct Entry {
     pub class: EffectClass,
     /// SHA-256 of the effect's canonical JSON: a replay must ask for the same.
     pub digest: String,
+    /// What was asked for, in words and masked.
+    #[serde(default)]
+    pub what: String,
+    /// When it was first asked for, milliseconds since 1970 UTC. A wait counts from there.
+    #[serde(default)]
+    pub at_ms: u64,
+    /// How often a person had it done once more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+    /// What a person decided last when nobody could know how it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Decided>,
     /// How far it came.
     pub state: EntryState,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(tries: &u32) -> bool {
+    *tries == 0
 }
 
 /// How far a recorded effect came.
@@ -59,6 +78,10 @@ impl Entry {
             effect: effect.name().to_owned(),
             class: effect.class(),
             digest: digest(effect),
+            what: effect.in_words(),
+            at_ms: 0,
+            tries: 0,
+            decided: None,
             state: EntryState::Started,
         }
     }
@@ -71,36 +94,55 @@ fn digest(effect: &Effect) -> String {
     hex::encode(Sha256::digest(&json))
 }
 
+/// How soon an entry must be safe. Entries keep their order, whatever their promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// With the next entry that promises more, or with the run's end: until then the world would answer the same again.
+    Later,
+    /// It survives a kill of the server once it is recorded, and a power cut once any later durable entry does.
+    Ordered,
+    /// It survives a power cut once it is recorded.
+    Durable,
+}
+
 /// Keeps a run's journal.
 #[async_trait]
 pub trait JournalStore: Send + Sync {
-    /// Records an entry. With `durable` it returns once the entry will survive a power cut; without, the
-    /// entry is ordered before every later durable one.
+    /// Records an entry.
     ///
     /// # Errors
     /// When the store cannot take it; the run must stop.
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String>;
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String>;
 
     /// Performs a local effect in the same transaction as its record.
     ///
     /// # Errors
     /// When the store cannot take it; the run must stop.
     async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String>;
+
+    /// The time, for entries.
+    fn now_ms(&self) -> u64 {
+        0
+    }
 }
 
 /// Records what is new and replays what is recorded, on top of a performer.
 pub struct Journaled<S, P> {
     store: S,
     performer: P,
+    masker: Masker,
     recorded: BTreeMap<u64, Entry>,
     next: AtomicU64,
+    /// Something was observed that a power cut might still take back.
+    observed: AtomicBool,
 }
 
 impl<S: JournalStore, P: Performer> Journaled<S, P> {
     /// A journal with these entries recorded already; none for a new run.
-    pub fn new(store: S, performer: P, recorded: impl IntoIterator<Item = Entry>) -> Self {
-        let recorded = recorded.into_iter().map(|entry| (entry.index, entry)).collect();
-        Self { store, performer, recorded, next: AtomicU64::new(0) }
+    pub fn new(store: S, performer: P, masker: Masker, recorded: impl IntoIterator<Item = Entry>) -> Self {
+        let recorded: BTreeMap<_, _> = recorded.into_iter().map(|entry| (entry.index, entry)).collect();
+        let observed = recorded.values().any(|entry| entry.class == EffectClass::Observe);
+        Self { store, performer, masker, recorded, next: AtomicU64::new(0), observed: AtomicBool::new(observed) }
     }
 
     /// Whether the next effect is one that is recorded already.
@@ -112,7 +154,7 @@ impl<S: JournalStore, P: Performer> Journaled<S, P> {
     /// Answers an effect, from the record or by performing it.
     ///
     /// # Errors
-    /// [`Stop`] when the guest diverges from its journal, or the journal cannot be kept.
+    /// [`Stop`] when the guest diverges from its journal, is to be suspended, or the journal cannot be kept.
     pub async fn call(&self, effect: &Effect, cancel: &CancelToken) -> Result<Answer, Stop> {
         if effect.class() == EffectClass::Pinned {
             return Ok(self.performer.perform(self.next.load(Ordering::Relaxed), effect, cancel).await);
@@ -127,56 +169,128 @@ impl<S: JournalStore, P: Performer> Journaled<S, P> {
         }
     }
 
+    fn entry(&self, index: u64, effect: &Effect) -> Entry {
+        let mut entry = Entry::started(index, effect);
+        entry.what = self.masker.mask(&entry.what).into_owned();
+        entry.at_ms = self.store.now_ms();
+        entry
+    }
+
     async fn replay(&self, index: u64, entry: &Entry, effect: &Effect, cancel: &CancelToken) -> Result<Answer, Stop> {
-        let asked = Entry::started(index, effect);
+        let asked = self.entry(index, effect);
         if (&asked.effect, &asked.digest) != (&entry.effect, &entry.digest) {
-            let describe = |entry: &Entry| format!("{} ({})", entry.effect, entry.digest.get(..12).unwrap_or_default());
-            return Err(Stop::Diverged(Diverged { index, recorded: describe(entry), asked: describe(&asked) }));
+            return Err(Stop::Diverged(Diverged { index, recorded: entry.in_words(), asked: asked.in_words() }));
         }
         match &entry.state {
-            EntryState::Answered(answer) => Ok(answer.clone()),
-            EntryState::Started if entry.class == EffectClass::Untracked => Ok(Err(unknown(effect))),
-            EntryState::Started => self.perform_and_record(asked, effect, cancel).await,
+            EntryState::Answered(answer) => {
+                self.performer.replayed(index, effect, answer);
+                Ok(answer.clone())
+            }
+            EntryState::Started => {
+                let lost = (entry.class == EffectClass::Untracked).then(|| unknown(effect));
+                self.perform_and_record(entry.clone(), effect, lost, cancel).await
+            }
         }
     }
 
     async fn perform_new(&self, index: u64, effect: &Effect, cancel: &CancelToken) -> Result<Answer, Stop> {
-        let entry = Entry::started(index, effect);
+        let entry = self.entry(index, effect);
         match entry.class {
             EffectClass::Local => return self.store.local(entry, effect).await.map_err(Stop::Host),
             // Nothing to know about an observation before it is made.
             EffectClass::Observe | EffectClass::Pinned => {}
-            EffectClass::Ticketed | EffectClass::Untracked | EffectClass::Wait => {
-                self.store.record(&entry, true).await.map_err(Stop::Host)?;
+            // The machine knows its ticket, so the same guest that asks the same again does no harm. But a guest
+            // asks the same only if what it has seen since is the same, too.
+            EffectClass::Ticketed if !self.observed.load(Ordering::Relaxed) => {
+                self.store.record(&entry, Promise::Ordered).await.map_err(Stop::Host)?;
             }
+            EffectClass::Ticketed | EffectClass::Untracked | EffectClass::Wait => self.record_durably(&entry).await?,
         }
-        self.perform_and_record(entry, effect, cancel).await
+        self.perform_and_record(entry, effect, None, cancel).await
     }
 
+    /// Performs until there is an answer to record. `lost` says why nobody can know how it ended the last time.
     async fn perform_and_record(
         &self,
         mut entry: Entry,
         effect: &Effect,
+        mut lost: Option<Failure>,
         cancel: &CancelToken,
     ) -> Result<Answer, Stop> {
-        let answer = self.performer.perform(entry.index, effect, cancel).await;
-        // An answer that only tells of the cancel is no fact about the world.
-        if matches!(&answer, Err(failure) if failure.code == "cancelled") {
-            return Ok(answer);
+        loop {
+            let call = Call { index: entry.index, since_ms: entry.at_ms, tries: entry.tries, effect };
+            let failure = match lost.take() {
+                Some(failure) => failure,
+                None => match self.performer.attempt(call, cancel).await {
+                    Attempt::Suspended(until) => return Err(Stop::Suspended(until)),
+                    // An answer that only tells of the cancel is no fact about the world.
+                    Attempt::Answered(Err(failure)) if failure.code == "cancelled" => return Ok(Err(failure)),
+                    Attempt::Answered(Err(failure)) if failure.code == UNKNOWN_OUTCOME => failure,
+                    Attempt::Answered(answer) => return self.answered(entry, answer).await,
+                },
+            };
+            let decided = match self.performer.undecided(call, &failure, cancel).await {
+                Verdict::Nobody => return self.answered(entry, Err(failure)).await,
+                Verdict::Suspended(until) => return Err(Stop::Suspended(until)),
+                Verdict::Decided(decided) => decided,
+            };
+            let choice = decided.choice;
+            entry.decided = Some(decided);
+            match (choice, effect.taken_as_done(entry.index)) {
+                (DecidedAs::Done, Some(outcome)) => return self.answered(entry, Ok(outcome)).await,
+                (DecidedAs::Retry, _) => {
+                    entry.tries = entry.tries.saturating_add(1);
+                    self.record_durably(&entry).await?;
+                }
+                (DecidedAs::Done | DecidedAs::Fail, _) => {
+                    let failure = entry.decided.as_ref().map_or(failure.clone(), |by| by.as_failure(&failure));
+                    return self.answered(entry, Err(failure)).await;
+                }
+            }
         }
-        // Only what no one else remembers must be on disk before the guest goes on.
-        let durable = entry.class == EffectClass::Untracked;
+    }
+
+    async fn answered(&self, mut entry: Entry, answer: Answer) -> Result<Answer, Stop> {
         entry.state = EntryState::Answered(answer);
-        self.store.record(&entry, durable).await.map_err(Stop::Host)?;
+        match entry.class {
+            // Only what no one else remembers must be on disk before the guest goes on.
+            EffectClass::Untracked => self.record_durably(&entry).await?,
+            // A person's word is not asked for twice.
+            _ if entry.decided.is_some() => self.record_durably(&entry).await?,
+            // The machine gives the same answer until the run's end is durable and confirmed to it.
+            EffectClass::Ticketed => self.store.record(&entry, Promise::Later).await.map_err(Stop::Host)?,
+            EffectClass::Observe | EffectClass::Pinned => {
+                self.observed.store(true, Ordering::Relaxed);
+                self.store.record(&entry, Promise::Later).await.map_err(Stop::Host)?;
+            }
+            EffectClass::Local | EffectClass::Wait => {
+                self.store.record(&entry, Promise::Ordered).await.map_err(Stop::Host)?;
+            }
+        }
         match entry.state {
             EntryState::Answered(answer) => Ok(answer),
             EntryState::Started => Err(Stop::Host("an answer was lost".to_owned())),
         }
     }
+
+    async fn record_durably(&self, entry: &Entry) -> Result<(), Stop> {
+        // Before the record: what is observed while it is written is not in it.
+        self.observed.store(false, Ordering::Relaxed);
+        self.store.record(entry, Promise::Durable).await.map_err(Stop::Host)
+    }
+}
+
+impl Entry {
+    /// What was asked for, in words, with the beginning of its digest.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let what = if self.what.is_empty() { &self.effect } else { &self.what };
+        format!("{what} [{}]", self.digest.get(..8).unwrap_or_default())
+    }
 }
 
 fn unknown(effect: &Effect) -> Failure {
-    Failure::new("unknown-outcome", format!("{} was started, and nobody can know how it ended", effect.name()))
+    Failure::new(UNKNOWN_OUTCOME, format!("{} was begun, and nobody can know how it ended", effect.in_words()))
         .fix("look at the receiver, then retry the step, take it as done, or fail it")
 }
 
@@ -194,7 +308,7 @@ impl MemoryJournal {
 
 #[async_trait]
 impl JournalStore for MemoryJournal {
-    async fn record(&self, entry: &Entry, _durable: bool) -> Result<(), String> {
+    async fn record(&self, entry: &Entry, _promise: Promise) -> Result<(), String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.index, entry.clone());
         Ok(())
     }
@@ -205,17 +319,24 @@ impl JournalStore for MemoryJournal {
             other => Err(Failure::new("unavailable", format!("{} is not available here", other.name()))),
         };
         entry.state = EntryState::Answered(answer.clone());
-        self.record(&entry, true).await?;
+        self.record(&entry, Promise::Durable).await?;
         Ok(answer)
     }
 }
 
 #[async_trait]
 impl<T: JournalStore + ?Sized> JournalStore for std::sync::Arc<T> {
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
-        (**self).record(entry, durable).await
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
+        (**self).record(entry, promise).await
     }
     async fn local(&self, entry: Entry, effect: &Effect) -> Result<Answer, String> {
         (**self).local(entry, effect).await
     }
+    fn now_ms(&self) -> u64 {
+        (**self).now_ms()
+    }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

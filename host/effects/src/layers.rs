@@ -11,7 +11,8 @@ use crate::{
     journal::{Entry, JournalStore, Journaled},
     mask::Masker,
     outcome::{Answer, Failure, Outcome},
-    waist::{Line, LineSink, Performer, Stop, Waist},
+    undecided::Verdict,
+    waist::{Attempt, Call, Line, LineSink, Performer, Stop, Waist},
 };
 
 /// One run's way to the world.
@@ -37,6 +38,22 @@ impl<P: Performer> Performer for Masked<P> {
             answer => self.masker.mask_answer(answer),
         }
     }
+
+    async fn attempt(&self, call: Call<'_>, cancel: &CancelToken) -> Attempt {
+        match self.performer.attempt(call, cancel).await {
+            Attempt::Answered(Ok(Outcome::Secret(secret))) => Attempt::Answered(Ok(Outcome::Secret(secret))),
+            Attempt::Answered(answer) => Attempt::Answered(self.masker.mask_answer(answer)),
+            suspended => suspended,
+        }
+    }
+
+    async fn undecided(&self, call: Call<'_>, failure: &Failure, cancel: &CancelToken) -> Verdict {
+        self.performer.undecided(call, failure, cancel).await
+    }
+
+    fn replayed(&self, index: u64, effect: &Effect, answer: &Answer) {
+        self.performer.replayed(index, effect, answer);
+    }
 }
 
 impl<S: JournalStore, P: Performer> Layers<S, P> {
@@ -51,7 +68,7 @@ impl<S: JournalStore, P: Performer> Layers<S, P> {
         cancel: CancelToken,
     ) -> Self {
         let masked = Masked { performer, masker: masker.clone() };
-        Self { grants, journaled: Journaled::new(store, masked, recorded), masker, sink, cancel }
+        Self { grants, journaled: Journaled::new(store, masked, masker.clone(), recorded), masker, sink, cancel }
     }
 }
 

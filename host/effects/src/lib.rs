@@ -13,7 +13,9 @@ mod journal;
 mod layers;
 mod mask;
 mod outcome;
+mod undecided;
 mod waist;
+mod words;
 
 pub use cancel::CancelToken;
 pub use effect::{
@@ -21,8 +23,10 @@ pub use effect::{
     SessionHandle, Stdin,
 };
 pub use grant::{Grants, MAX_INLINE, needed_capability};
-pub use journal::{Entry, EntryState, JournalStore, Journaled, MAX_ENTRIES, MemoryJournal};
+pub use journal::{Entry, EntryState, JournalStore, Journaled, MAX_ENTRIES, MemoryJournal, Promise};
 pub use layers::{Layers, Masked};
 pub use mask::{MASK, MIN_SECRET, MaskStream, Masker};
 pub use outcome::{Answer, Exit, Failure, HttpResponse, LockGrant, Outcome, PackageInfo, SubstituteReport};
-pub use waist::{Diverged, Line, LineSink, Performer, Stop, Waist};
+pub use undecided::{Decided, DecidedAs, UNKNOWN_OUTCOME, Verdict};
+pub use waist::{Attempt, Call, Diverged, Line, LineSink, Performer, Stop, Waist};
+pub use words::answer_in_words;

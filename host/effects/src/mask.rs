@@ -41,7 +41,9 @@ impl Masker {
         let mut texts: Vec<Vec<u8>> = secrets.into_iter().flat_map(|secret| forms(secret.expose())).collect();
         texts.sort();
         texts.dedup();
-        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+        let Some(longest) = texts.iter().map(Vec::len).max() else {
+            return Self(None);
+        };
         let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts);
         match automaton {
             Ok(automaton) if longest > 0 => Self(Some(Arc::new(Patterns { automaton, texts, longest }))),

@@ -3,7 +3,12 @@
 use async_trait::async_trait;
 use windlass_model::task::LogLevel;
 
-use crate::{cancel::CancelToken, effect::Effect, outcome::Answer};
+use crate::{
+    cancel::CancelToken,
+    effect::Effect,
+    outcome::{Answer, Failure},
+    undecided::Verdict,
+};
 
 /// What a guest host (WASM or Rhai) is given for one run.
 #[async_trait]
@@ -67,12 +72,57 @@ pub trait Performer: Send + Sync {
     ///
     /// Must return soon after `cancel` is set.
     async fn perform(&self, index: u64, effect: &Effect, cancel: &CancelToken) -> Answer;
+
+    /// The same for one that can say that the run shall be suspended: nothing is recorded then, and the effect is
+    /// asked for again once what the run waits for has come.
+    async fn attempt(&self, call: Call<'_>, cancel: &CancelToken) -> Attempt {
+        Attempt::Answered(self.perform(call.index, call.effect, cancel).await)
+    }
+
+    /// What a person decides about an effect of which nobody can know how it ended.
+    async fn undecided(&self, _call: Call<'_>, _failure: &Failure, _cancel: &CancelToken) -> Verdict {
+        Verdict::Nobody
+    }
+
+    /// A recorded answer was given again. Must not wait.
+    fn replayed(&self, _index: u64, _effect: &Effect, _answer: &Answer) {}
+}
+
+/// One effect that is to be performed.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Its place in the run's journal.
+    pub index: u64,
+    /// When it was first asked for, milliseconds since 1970 UTC.
+    pub since_ms: u64,
+    /// How often a person had it done once more.
+    pub tries: u32,
+    /// What it is.
+    pub effect: &'a Effect,
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attempt {
+    /// There is an answer.
+    Answered(Answer),
+    /// The run waits; until what, in words.
+    Suspended(String),
 }
 
 #[async_trait]
 impl<P: Performer + ?Sized> Performer for std::sync::Arc<P> {
     async fn perform(&self, index: u64, effect: &Effect, cancel: &CancelToken) -> Answer {
         (**self).perform(index, effect, cancel).await
+    }
+    async fn attempt(&self, call: Call<'_>, cancel: &CancelToken) -> Attempt {
+        (**self).attempt(call, cancel).await
+    }
+    async fn undecided(&self, call: Call<'_>, failure: &Failure, cancel: &CancelToken) -> Verdict {
+        (**self).undecided(call, failure, cancel).await
+    }
+    fn replayed(&self, index: u64, effect: &Effect, answer: &Answer) {
+        (**self).replayed(index, effect, answer);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Acts on the scheduler's decisions: starts and stops runs and transfers, and reports how they ended.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task,
@@ -11,12 +11,15 @@ use tokio::task::{JoinError, JoinHandle};
 use windlass_effects::CancelToken;
 use windlass_model::{MachineName, TaskId};
 use windlass_scheduler::{Decision, Event, RunKey, RunOutcome, StopKind};
-use windlass_store::Batch;
+use windlass_store::failpoint;
 
 use crate::{
     barrier,
     driver::{Actor, stop_text},
-    runs::{self, Execution, TaskContext},
+    error::EngineError,
+    facts, fences,
+    records::StoredOutput,
+    runs::{self, Ended, Execution, Over, Settled, TaskContext},
     services::Services,
 };
 
@@ -30,14 +33,26 @@ pub struct Hands {
 /// What is going on.
 #[derive(Default)]
 struct Live {
-    /// By run: its attempt, how it is stopped, and why it was.
-    runs: HashMap<RunKey, (u32, CancelToken, Option<StopKind>)>,
+    /// Runs that have a guest.
+    runs: HashMap<RunKey, LiveRun>,
+    /// Suspended runs that are to stop, until they are started to do so.
+    stopped: HashMap<RunKey, StopKind>,
     /// Transfers of a task, each to some machines.
     transfers: HashMap<TaskId, Vec<CancelToken>>,
     /// Everything that is spawned, so that closing ends it.
     work: tokio::task::JoinSet<()>,
     /// Set once the server stops: nothing new is started.
     closed: bool,
+}
+
+/// A run that has a guest.
+struct LiveRun {
+    attempt: u32,
+    cancel: CancelToken,
+    /// Why it was told to stop.
+    stopped: Option<StopKind>,
+    /// It is to go on at once when it comes to be suspended.
+    wanted: bool,
 }
 
 impl Hands {
@@ -47,7 +62,12 @@ impl Hands {
         let _ = self.services.set(services);
     }
 
-    /// Starts nothing more. What runs on machines goes on there and is picked up at the next start.
+    /// Starts nothing more; what runs goes on.
+    pub fn start_nothing_more(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Ends what runs here. What runs on machines goes on there and is picked up at the next start.
     pub async fn close(&self) {
         let mut work = {
             let mut live = self.lock();
@@ -64,80 +84,166 @@ impl Hands {
         live.work.spawn(work);
     }
 
+    /// Whether a run goes on in this process.
+    #[must_use]
+    pub fn is_at_work(&self, run: RunKey) -> bool {
+        self.lock().runs.contains_key(&run)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start_run(self: &Arc<Self>, run: RunKey, machine: Option<MachineName>, attempt: u32) {
+    /// Starts a run, or has one that is being suspended started again.
+    fn start_run(self: &Arc<Self>, run: RunKey, machine: Option<MachineName>, attempt: u32, error: Option<String>) {
         let Some(services) = self.services.get().cloned() else {
             return;
         };
         let cancel = CancelToken::new();
         {
             let mut live = self.lock();
-            // An attempt that has just ended may not be cleared away yet when the next one starts.
-            if live.closed || live.runs.get(&run).is_some_and(|(known, ..)| *known >= attempt) {
+            if live.closed {
                 return;
             }
-            live.runs.insert(run, (attempt, cancel.clone(), None));
+            // An attempt that has just ended may not be cleared away yet when the next one starts.
+            if let Some(known) = live.runs.get_mut(&run).filter(|known| known.attempt >= attempt) {
+                known.wanted = known.attempt == attempt;
+                return;
+            }
+            let stopped = live.stopped.remove(&run);
+            if stopped.is_some() {
+                cancel.cancel();
+            }
+            live.runs.insert(run, LiveRun { attempt, cancel: cancel.clone(), stopped, wanted: false });
         }
         let hands = Arc::clone(self);
-        let work = tokio::spawn({
-            let services = Arc::clone(&services);
-            async move {
-                let context = context(&services, run.task).await.map_err(|error| error.message)?;
-                Ok::<_, String>(runs::execute(&services, &context, Execution { run, machine, attempt, cancel }).await)
-            }
-        });
         self.spawn(async move {
-            let (outcome, settled) = match AbortOnDrop(work).await {
-                Ok(Ok(ended)) => (ended.outcome, ended.settled),
-                Ok(Err(error)) => (RunOutcome::Failed { error }, None),
-                // A bug in the server ends this run, not the server.
-                Err(panic) => {
-                    tracing::error!(?run, %panic, "a run panicked");
-                    (
-                        RunOutcome::Failed {
-                            error: "the server failed while it ran this step; its log tells more".to_owned(),
-                        },
-                        None,
-                    )
+            let execution = Execution { run, machine: machine.clone(), attempt, cancel, error: error.clone() };
+            match hands.run_out(&services, execution).await {
+                Ended::Suspended(settled) => {
+                    hands.suspended(&services, run, machine, attempt, error);
+                    settle(run, settled).await;
                 }
-            };
-            let own = |(known, _, kind): &(u32, CancelToken, Option<StopKind>)| {
-                (*known == attempt).then_some(*kind).flatten()
-            };
-            let stopped = hands.lock().runs.get(&run).and_then(own);
-            let outcome = match (outcome, stopped) {
-                (RunOutcome::Cancelled, Some(StopKind::Timeout)) => {
-                    RunOutcome::Failed { error: stop_text(StopKind::Timeout).to_owned() }
-                }
-                (outcome, _) => outcome,
-            };
-            let told = services.driver.submit(Event::RunFinished { run, outcome }, None, Batch::new()).await;
-            {
-                let mut live = hands.lock();
-                if live.runs.get(&run).is_some_and(|(known, ..)| *known == attempt) {
-                    live.runs.remove(&run);
-                }
-            }
-            // The machine may forget a result only once its consequence is durable here.
-            if let (Ok(()), Some((machine, tickets))) = (told, settled) {
-                for ticket in tickets {
-                    if let Err(error) = machine.ack(&ticket).await {
-                        tracing::debug!(%ticket, %error, "a result stays on its machine for now");
-                    }
-                }
+                Ended::Over(over) => hands.over(&services, run, attempt, *over).await,
             }
         });
     }
 
-    fn stop_run(&self, run: RunKey, kind: StopKind) {
-        if let Some((_, cancel, stopped)) = self.lock().runs.get_mut(&run) {
-            // More force changes nothing about why it is stopped.
-            stopped.get_or_insert(kind);
-            cancel.cancel();
+    /// Executes a run, whatever becomes of it.
+    async fn run_out(&self, services: &Arc<Services>, execution: Execution) -> Ended {
+        let run = execution.run;
+        let work = tokio::spawn({
+            let services = Arc::clone(services);
+            async move {
+                let context = context(&services, run.task).await.map_err(|error| error.message)?;
+                Ok::<_, String>(runs::execute(&services, &context, execution).await)
+            }
+        });
+        let failed = |error: String| Ended::early(RunOutcome::Failed { error });
+        match AbortOnDrop(work).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) => failed(error),
+            // A bug in the server ends this run, not the server.
+            Err(panic) => {
+                tracing::error!(?run, %panic, "a run panicked");
+                failed("the server failed while it ran this step; its log tells more".to_owned())
+            }
         }
+    }
+
+    /// A run waits: nothing is left of it here. If what it waits for has come already, it goes on.
+    fn suspended(
+        self: &Arc<Self>,
+        services: &Arc<Services>,
+        run: RunKey,
+        machine: Option<MachineName>,
+        attempt: u32,
+        error: Option<String>,
+    ) {
+        let wanted = {
+            let mut live = self.lock();
+            let Some(known) = live.runs.remove(&run) else { return };
+            if known.wanted
+                && let Some(kind) = known.stopped
+            {
+                live.stopped.insert(run, kind);
+            }
+            if !known.wanted && !live.runs.keys().any(|other| other.task == run.task) {
+                services.contexts.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.task);
+            }
+            known.wanted
+        };
+        if wanted {
+            self.start_run(run, machine, attempt, error);
+        }
+    }
+
+    /// A run is over: that is told, and its machine may forget it once that is durable.
+    async fn over(&self, services: &Arc<Services>, run: RunKey, attempt: u32, over: Over) {
+        let own = |known: &LiveRun| (known.attempt == attempt).then_some(known.stopped).flatten();
+        let stopped = self.lock().runs.get(&run).and_then(own);
+        let outcome = match (over.outcome, stopped) {
+            (RunOutcome::Cancelled, Some(StopKind::Timeout)) => {
+                RunOutcome::Failed { error: stop_text(StopKind::Timeout).to_owned() }
+            }
+            (outcome, _) => outcome,
+        };
+        let told = services.driver.submit(Event::RunFinished { run, outcome }, None, over.with).await;
+        {
+            let mut live = self.lock();
+            live.stopped.remove(&run);
+            if live.runs.get(&run).is_some_and(|known| known.attempt == attempt) {
+                live.runs.remove(&run);
+            }
+        }
+        if told.is_ok() {
+            settle(run, over.settled).await;
+        }
+    }
+
+    fn stop_run(&self, run: RunKey, kind: StopKind) {
+        let mut live = self.lock();
+        match live.runs.get_mut(&run) {
+            Some(known) => {
+                // More force changes nothing about why it is stopped.
+                known.stopped.get_or_insert(kind);
+                known.cancel.cancel();
+            }
+            // It is suspended, and is started to stop in good order.
+            None => {
+                live.stopped.entry(run).or_insert(kind);
+            }
+        }
+    }
+
+    /// Tells the scheduler whether the condition of a step holds.
+    fn ask_fact(self: &Arc<Self>, task: TaskId, step: u32, error: Option<String>) {
+        let Some(services) = self.services.get().cloned() else {
+            return;
+        };
+        self.spawn(async move {
+            let holds = match context(&services, task).await {
+                Ok(context) => facts::holds(&services, &context, step, error).await,
+                Err(error) => {
+                    tracing::warn!(%task, step, %error, "a condition cannot be told, and counts as false");
+                    false
+                }
+            };
+            services.driver.send(Event::FactGiven { task, step, holds }).await;
+        });
+    }
+
+    /// Watches what is left of runs that were abandoned before the server's last start.
+    ///
+    /// # Errors
+    /// When the driver has stopped.
+    pub async fn watch_fences(self: &Arc<Self>, services: &Arc<Services>) -> Result<(), EngineError> {
+        let fenced =
+            services.driver.look(|state| state.fences().map(|fence| fence.run).collect::<BTreeSet<_>>()).await?;
+        for run in fenced {
+            self.spawn(fences::watch(Arc::clone(services), Arc::clone(self), run));
+        }
+        Ok(())
     }
 
     fn acquire(self: &Arc<Self>, task: TaskId, machines: Vec<MachineName>) {
@@ -167,8 +273,19 @@ impl Hands {
     }
 }
 
+/// Lets the machine forget results whose consequences are durable here.
+async fn settle(run: RunKey, settled: Settled) {
+    let Some((machine, tickets)) = settled else { return };
+    for ticket in tickets {
+        failpoint::pass(|| format!("ack/{}.{}", run.step, run.place));
+        if let Err(error) = machine.ack(&ticket).await {
+            tracing::debug!(%ticket, %error, "a result stays on its machine for now");
+        }
+    }
+}
+
 /// What the runs of a task share, gathered once.
-async fn context(services: &Arc<Services>, task: TaskId) -> Result<Arc<TaskContext>, crate::error::EngineError> {
+async fn context(services: &Arc<Services>, task: TaskId) -> Result<Arc<TaskContext>, EngineError> {
     let cell = {
         let mut contexts = services.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(contexts.entry(task).or_default())
@@ -180,9 +297,15 @@ async fn context(services: &Arc<Services>, task: TaskId) -> Result<Arc<TaskConte
 pub struct HandsActor(pub Arc<Hands>);
 
 impl Actor for HandsActor {
-    fn act(&self, decision: Decision) {
+    fn act(&self, decision: Decision, error: Option<String>) {
         match decision {
-            Decision::StartRun { run, machine, attempt, .. } => self.0.start_run(run, machine, attempt),
+            Decision::StartRun { run, machine, attempt, .. } => self.0.start_run(run, machine, attempt, error),
+            Decision::AskFact { task, step } => self.0.ask_fact(task, step, error),
+            Decision::AbandonRun { run, fenced } if !fenced.is_empty() => {
+                if let Some(services) = self.0.services.get().cloned() {
+                    self.0.spawn(fences::watch(services, Arc::clone(&self.0), run));
+                }
+            }
             Decision::StopRun { run, kind } => self.0.stop_run(run, kind),
             Decision::Acquire { task, machines, server } => {
                 if server && let Some(services) = self.0.services.get().cloned() {
@@ -204,11 +327,26 @@ impl Actor for HandsActor {
         }
     }
 
+    fn put_out(&self, task: TaskId, output: StoredOutput) {
+        let Some(services) = self.0.services.get() else {
+            return;
+        };
+        let contexts = services.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        // A task whose context is gathered later reads it from the store.
+        if let Some(context) = contexts.get(&task).and_then(|cell| cell.get()) {
+            context.note(output);
+        }
+    }
+
     fn finished(&self, task: TaskId) {
         let Some(services) = self.0.services.get().cloned() else {
             return;
         };
-        self.0.lock().transfers.remove(&task);
+        {
+            let mut live = self.0.lock();
+            live.transfers.remove(&task);
+            live.stopped.retain(|run, _| run.task != task);
+        }
         services.contexts.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
         tokio::spawn(async move {
             services.logs.flush().await;

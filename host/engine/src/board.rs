@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use windlass_model::{
     MachineName, RunId, RunState, TaskId, TaskKind, TaskState,
     task::{
-        PACKAGES_NODE, Progress, Reason, RunView, StepView, TaskChange, TaskDetail, TaskSummary, run_node, step_node,
+        PACKAGES_NODE, Progress, Reason, RunView, StepView, TaskChange, TaskDetail, TaskSummary, pool_node, run_node,
+        step_node,
     },
 };
-use windlass_scheduler::{RunKey, StepPlan, TaskPlan};
+use windlass_scheduler::{RunKey, StepPlan, TaskPlan, Where};
 
 /// Live tasks by number.
 #[derive(Debug, Default, Clone)]
@@ -73,6 +74,14 @@ impl Board {
                 }
                 *run != before
             }
+            TaskChange::Worker { node, machine, run: id } => {
+                let Some(run) = run_mut(detail, node) else {
+                    return false;
+                };
+                let changed = run.machine.as_ref() != Some(machine) || run.run != *id;
+                (run.machine, run.run) = (Some(machine.clone()), id.clone());
+                changed
+            }
             TaskChange::Log { .. } => true,
         }
     }
@@ -127,8 +136,7 @@ pub fn first_view(id: TaskId, what: TaskKind, plan: &TaskPlan, uses: &[String], 
         .enumerate()
         .map(|(index, step)| step_view(id, index, step, uses.get(index).cloned().unwrap_or_default()))
         .collect();
-    let packages =
-        plan.steps.iter().any(|step| step.needs_packages && step.skip.is_none()).then(|| packages_view(id, plan));
+    let packages = packages_view(id, plan);
     TaskDetail { summary, packages, steps, seq: 0 }
 }
 
@@ -136,7 +144,7 @@ fn step_view(task: TaskId, index: usize, step: &StepPlan, uses: String) -> StepV
     let runs = (0..step.runs())
         .map(|place| {
             let machine = step.machine(place);
-            run_view(run_node(&step.name, machine), RunId::new(task, index, machine, 1), machine.cloned())
+            run_view(node(step, machine), RunId::new(task, index, machine, 1), machine.cloned())
         })
         .collect();
     StepView {
@@ -149,8 +157,9 @@ fn step_view(task: TaskId, index: usize, step: &StepPlan, uses: String) -> StepV
     }
 }
 
-/// The package barrier has one row per machine that any step with packages runs on.
-fn packages_view(task: TaskId, plan: &TaskPlan) -> StepView {
+/// The package barrier has one row per machine that any step with packages runs on. A worker of a pool fetches what
+/// it needs once it is chosen.
+fn packages_view(task: TaskId, plan: &TaskPlan) -> Option<StepView> {
     let mut machines: Vec<&MachineName> = Vec::new();
     for step in plan.steps.iter().filter(|step| step.needs_packages && step.skip.is_none()) {
         for machine in (0..step.runs()).filter_map(|place| step.machine(place)) {
@@ -159,18 +168,21 @@ fn packages_view(task: TaskId, plan: &TaskPlan) -> StepView {
             }
         }
     }
+    if machines.is_empty() {
+        return None;
+    }
     let runs = machines
         .into_iter()
         .map(|machine| run_view(packages_node(machine), RunId::packages(task, machine), Some(machine.clone())))
         .collect();
-    StepView {
+    Some(StepView {
         node: PACKAGES_NODE.to_owned(),
         name: "packages".to_owned(),
         uses: String::new(),
         state: RunState::Pending,
         reason: None,
         runs,
-    }
+    })
 }
 
 fn run_view(node: String, run: RunId, machine: Option<MachineName>) -> RunView {
@@ -198,5 +210,13 @@ pub fn packages_node(machine: &MachineName) -> String {
 #[must_use]
 pub fn node_of(plan: &TaskPlan, run: RunKey) -> Option<String> {
     let step = plan.steps.get(run.step as usize)?;
-    Some(run_node(&step.name, step.machine(run.place as usize)))
+    Some(node(step, step.machine(run.place as usize)))
+}
+
+/// Node of a step on a machine. One on a pool keeps its name when its worker is chosen, and when it is another.
+fn node(step: &StepPlan, machine: Option<&MachineName>) -> String {
+    match &step.place {
+        Where::Pool(pool) => pool_node(&step.name, pool),
+        _ => run_node(&step.name, machine),
+    }
 }

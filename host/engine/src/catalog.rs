@@ -12,7 +12,7 @@ use windlass_store::{Batch, Key};
 
 use crate::{
     error::EngineError,
-    plugins,
+    plugins, pools,
     records::{ENVIRONMENTS, MACHINES, PROCESSES, PROJECTS, StoredValue, StoredVariable, VARIABLES, all},
     releases::open_variables,
     services::Services,
@@ -81,7 +81,7 @@ pub async fn put_machine(services: &Services, machine: &Machine) -> Result<(), E
     let mut batch = Batch::new();
     MACHINES.put(&mut batch, machine.name.key().as_str(), machine)?;
     services.shared.store.commit(batch).await?;
-    Ok(())
+    pools::tell(services).await
 }
 
 /// All projects by name.
@@ -138,6 +138,7 @@ pub async fn apply(services: &Services, workspace: Workspace, dry_run: bool) -> 
         put_project(services, &mut batch, files).await?;
     }
     services.shared.store.commit(batch).await?;
+    pools::tell(services).await?;
     tracing::info!(changes = report.changes.len(), unchanged = report.unchanged, "applied a workspace");
     Ok(report)
 }

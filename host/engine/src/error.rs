@@ -14,6 +14,8 @@ pub enum ErrorKind {
     Invalid,
     /// It collides with what is there.
     Conflict,
+    /// Whoever asks may not do that.
+    Denied,
     /// It is too large.
     TooLarge,
     /// It did not arrive whole.

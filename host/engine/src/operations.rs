@@ -4,7 +4,8 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 use windlass_machines::scan_host_key;
 use windlass_model::{
-    Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId,
+    Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId, TokenName,
+    replay::ReplayView,
     scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockView, PlanView, QuestionView, WhyView},
     task::{LogLine, TaskDetail, TaskQuery, TaskSummary},
     views::{
@@ -23,9 +24,9 @@ use crate::{
     catalog,
     error::{EngineError, ErrorKind},
     events::Follower,
-    logs, machines,
+    logs, machines, once,
     open::Engine,
-    packages, plugins, releases, room, runs, scheduling, tasks, tokens,
+    packages, planning, plugins, releases, room, runs, scheduling, tasks, tokens,
 };
 
 /// Lines of a log in one answer, at most.
@@ -259,7 +260,7 @@ impl Engine {
     /// When something it needs is missing, or its version exists.
     pub async fn create_release(&self, project: &ProjectName, request: ReleaseRequest) -> Result<Release, EngineError> {
         self.admit_work("create a release", 0)?;
-        let release = releases::create(&self.services, project, request).await?;
+        let release = releases::create(&self.services, project, request, self.once.as_ref()).await?;
         packages::warm(&self.services, &release);
         Ok(release)
     }
@@ -305,7 +306,13 @@ impl Engine {
     /// When something it names does not exist, or there is nothing to do.
     pub async fn deploy(&self, request: DeployRequest) -> Result<TaskSummary, EngineError> {
         self.admit_work("queue a deployment", 0)?;
-        tasks::prepare_deployment(&self.services, request).await?.queue(&self.services, Batch::new()).await
+        self.queue(tasks::prepare_deployment(&self.services, request).await?).await
+    }
+
+    async fn queue(&self, prepared: tasks::Prepared) -> Result<TaskSummary, EngineError> {
+        let mut with = Batch::new();
+        once::mark(&self.services, self.once.as_ref(), once::Made::Task(prepared.id()), &mut with)?;
+        prepared.queue(&self.services, with).await
     }
 
     /// Queues the run of a script.
@@ -314,7 +321,7 @@ impl Engine {
     /// When it does not compile.
     pub async fn run_script(&self, request: ScriptRequest) -> Result<TaskSummary, EngineError> {
         self.admit_work("queue a script", 0)?;
-        tasks::prepare_script(&self.services, request).await?.queue(&self.services, Batch::new()).await
+        self.queue(tasks::prepare_script(&self.services, request).await?).await
     }
 
     /// Tasks that match, newest first.
@@ -368,6 +375,14 @@ impl Engine {
         scheduling::why(&self.services, id).await
     }
 
+    /// Executes a run again against its journal, touching nothing.
+    ///
+    /// # Errors
+    /// When there is no such run, or what it needs is gone.
+    pub async fn replay(&self, run: &str) -> Result<ReplayView, EngineError> {
+        runs::replay(&self.services, run).await
+    }
+
     /// Makes a queued task the next.
     ///
     /// # Errors
@@ -403,7 +418,7 @@ impl Engine {
     /// What people are asked.
     ///
     /// # Errors
-    /// When the server is stopping.
+    /// As the store's.
     pub async fn questions(&self) -> Result<Vec<QuestionView>, EngineError> {
         scheduling::questions(&self.services).await
     }
@@ -421,7 +436,7 @@ impl Engine {
     /// # Errors
     /// When something it names does not exist.
     pub async fn plan(&self, request: DeployRequest) -> Result<PlanView, EngineError> {
-        scheduling::plan(&self.services, request).await
+        planning::plan(&self.services, request).await
     }
 }
 
@@ -435,6 +450,31 @@ impl Engine {
     pub async fn first_token(&self) -> Result<Option<SecretText>, EngineError> {
         let store = &*self.services.shared.store;
         if tokens::any(store).await? { Ok(None) } else { tokens::create(store, "admin").await.map(Some) }
+    }
+
+    /// Names of all tokens.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn tokens(&self) -> Result<Vec<String>, EngineError> {
+        tokens::names(&*self.services.shared.store).await
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// When there is one of that name.
+    pub async fn create_token(&self, name: &TokenName) -> Result<SecretText, EngineError> {
+        self.admit_change("make a token")?;
+        tokens::add(&*self.services.shared.store, name).await
+    }
+
+    /// Makes a token void.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it is the last one.
+    pub async fn revoke_token(&self, name: &TokenName) -> Result<(), EngineError> {
+        tokens::revoke(&*self.services.shared.store, name).await
     }
 
     /// The name of a token, if it is one.

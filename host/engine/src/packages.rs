@@ -14,8 +14,9 @@ use windlass_packages::{
     repository::PackageRecord,
     transfer::{LinkError, Progress as TransferProgress, Receiver},
 };
+use windlass_store::failpoint;
 
-use crate::{error::EngineError, services::Services};
+use crate::{error::EngineError, machines::place, services::Services};
 
 /// Unpacked once here, a payload costs many machines on a fast network less than to unpack it each; on a slow one
 /// its bytes count more.
@@ -32,7 +33,10 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// The package whose plain payload has this digest, which is how a release pins it.
-async fn pinned(services: &Services, digest: &Sha256) -> Result<PackageRecord, EngineError> {
+///
+/// # Errors
+/// When the feed no longer has it.
+pub async fn pinned(services: &Services, digest: &Sha256) -> Result<PackageRecord, EngineError> {
     services.feed.by_payload(digest).await?.ok_or_else(|| {
         EngineError::not_found("package with the digest", digest)
             .fix("push the package again, then create a new release")
@@ -119,13 +123,17 @@ impl Mailbox {
             mode: 0o600,
             sync: false,
         };
-        self.machine.put(&spec, Counted { file, progress }).await.map_err(link)?;
+        let begin = std::time::Instant::now();
+        let counted = Counted { file, progress, sent: 0, size: blob.size };
+        self.machine.put(&spec, counted).await.map_err(link)?;
+        failpoint::pass(|| "transfer/sent".to_owned());
+        self.services.rates.note(&place(self.machine.endpoint()), blob.size, begin.elapsed());
         self.remember(source);
         Ok(())
     }
 
     fn key(&self, source: &PayloadSource) -> (String, String) {
-        (self.machine.endpoint().to_string(), source.blob().sha256.to_string())
+        (place(self.machine.endpoint()), source.blob().sha256.to_string())
     }
 
     fn remember(&self, source: &PayloadSource) {
@@ -170,6 +178,8 @@ fn link(error: windlass_machines::MachineError) -> LinkError {
 struct Counted<'p> {
     file: tokio::fs::File,
     progress: Option<&'p TransferProgress>,
+    sent: u64,
+    size: u64,
 }
 
 impl AsyncRead for Counted<'_> {
@@ -180,9 +190,14 @@ impl AsyncRead for Counted<'_> {
     ) -> std::task::Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let polled = std::pin::Pin::new(&mut self.file).poll_read(cx, buf);
+        let read = (buf.filled().len() - before) as u64;
         if let Some(progress) = self.progress {
-            progress.advance((buf.filled().len() - before) as u64);
+            progress.advance(read);
         }
+        if self.sent < self.size / 2 && self.sent + read >= self.size / 2 {
+            failpoint::pass(|| "transfer/half".to_owned());
+        }
+        self.sent += read;
         polled
     }
 }

@@ -62,6 +62,8 @@ pub async fn install(services: &Services, bytes: Bytes) -> Result<PluginRecord, 
     let store = &*services.shared.store;
     if let Some(installed) = PLUGINS.get(store, key.clone()).await? {
         if installed.sha256 == plugin.digest() {
+            // It may have been lost: then this brings it back.
+            services.blobs.put(&mut std::io::Cursor::new(bytes), MAX_COMPONENT).await.map_err(EngineError::internal)?;
             return Ok(installed);
         }
         return Err(EngineError::conflict(

@@ -12,10 +12,10 @@ use windlass_model::{
     views::PluginRecord,
 };
 use windlass_packages::repository::PackageRecord;
-use windlass_scheduler::{Event, Snapshot};
+use windlass_scheduler::{Event, Snapshot, progress::Resume};
 use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
 
-use crate::{logs::LogCursor, scheduling::Learnt, vault::Sealed};
+use crate::{history::Learnt, holdings::Rate, logs::LogCursor, once::StoredOnce, runs::Done, vault::Sealed};
 
 pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
 pub const MACHINES: Table<Machine> = Table::new("machines", 1);
@@ -44,6 +44,12 @@ pub const STEPS: Table<StepView> = Table::new("steps", 1);
 pub const RUNS: Table<RunView> = Table::new("runs", 1);
 /// By task, step, place and name.
 pub const OUTPUTS: Table<StoredOutput> = Table::new("outputs", 1);
+/// What a suspended run is told when it goes on, until its journal holds what it made of it. By run.
+pub const RESUMES: Table<Resume> = Table::new("resumes", 1);
+/// What a run saw of its task when it began. By run.
+pub const PINS: Parts<Pin> = Parts::new("run-pins");
+/// What files are to hold after their variables were replaced. By run and index.
+pub const SUBSTITUTIONS: Parts<Done> = Parts::new("substitutions");
 /// By run and index.
 pub const JOURNAL: Parts<Entry> = Parts::new("journal");
 /// By task, node and number of the first line.
@@ -55,10 +61,16 @@ pub const EVENTS: Parts<StoredEvent> = Parts::new("scheduler-events");
 pub const SNAPSHOT: Parts<StoredSnapshot> = Parts::new("scheduler-snapshot");
 /// How long steps take: by project and node.
 pub const DURATIONS: Table<Learnt> = Table::new("durations", 1);
+/// Payloads that were seen on machines: by place and SHA-256 of the bytes that are sent.
+pub const HELD: Table<()> = Table::new("held", 1);
+/// How fast machines are reached: by place.
+pub const RATES: Table<Rate> = Table::new("rates", 1);
 /// Locks that people broke: by time and resource.
 pub const BROKEN_LOCKS: Table<BrokenLock> = Table::new("broken-locks", 1);
 /// Numbers that only grow, by name.
 pub const COUNTERS: Table<u64> = Table::new("counters", 1);
+/// What requests with an idempotency key made: by the digest of the key with its scope.
+pub const ONCE: Table<StoredOnce> = Table::new("idempotency-keys", 1);
 /// SHA-256 of bearer tokens, with their names.
 pub const TOKENS: Table<String> = Table::new("tokens", 1);
 
@@ -87,6 +99,18 @@ pub struct StoredOutput {
     pub machine: Option<String>,
     pub name: String,
     pub value: StoredValue,
+}
+
+/// What a run saw of its task when it began: a replay sees the same, whatever came since.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pin {
+    /// Outputs of other runs.
+    pub outputs: Vec<StoredOutput>,
+    /// Its machine.
+    pub machine: Option<Machine>,
+    /// What had gone wrong in its task.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// Where the log of a node ends.
@@ -258,6 +282,30 @@ impl<T: Serialize + DeserializeOwned> Parts<T> {
             key: String::from_utf8_lossy(key).into_owned(),
             cause: error.to_string(),
         })
+    }
+}
+
+/// Reads every record of a table under a prefix but those that cannot be read, which are named in the server's log: for
+/// what is only shown.
+///
+/// # Errors
+/// When the store stopped.
+pub async fn readable<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    table: &Table<T>,
+    mut scan: Scan,
+) -> Result<Vec<T>, StoreError> {
+    let mut values = Vec::new();
+    loop {
+        let (page, last, damaged) = table.scan_readable(store, scan.clone()).await?;
+        for error in damaged {
+            tracing::error!(%error, "a record is damaged and not shown: windlass store check tells more");
+        }
+        values.extend(page.records.into_iter().map(|record| record.value));
+        match last {
+            Some(last) if page.more => scan = scan.after(last),
+            _ => return Ok(values),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use windlass_store::{Batch, Key};
 use crate::{
     catalog,
     error::EngineError,
+    once::{self, Made, Once},
     plugins,
     records::{PROCESSES, RELEASE_VARIABLES, RELEASES, StoredValue, StoredVariable, VARIABLES, all},
     services::Services,
@@ -34,6 +35,7 @@ pub async fn create(
     services: &Services,
     project: &ProjectName,
     request: ReleaseRequest,
+    once: Option<&Once>,
 ) -> Result<Release, EngineError> {
     let store = &*services.shared.store;
     let project = catalog::project(services, project).await?.name;
@@ -50,8 +52,11 @@ pub async fn create(
     let mut ids: Vec<String> = Vec::new();
     let context = Context::new(std::sync::Arc::new(VariableSet::new(open)), Place::default())
         .system(System::new().project(&project));
-    for step in &process.steps {
-        let (record, pinned) = plugins::resolve(&installed, &step.uses)?;
+    for step in process.all_steps() {
+        let Some(uses) = &step.uses else {
+            continue;
+        };
+        let (record, pinned) = plugins::resolve(&installed, uses)?;
         for input in record.manifest.inputs.iter().filter(|input| input.kind == InputKind::Package) {
             let Some(text) = step.with.get(&input.name).and_then(|value| value.as_str()) else {
                 continue;
@@ -65,7 +70,7 @@ pub async fn create(
             })?;
             ids.push(id.text);
         }
-        guests.insert(step.uses.clone(), pinned);
+        guests.insert(uses.clone(), pinned);
     }
     let packages = pin_packages(services, &project, ids, &request).await?;
     let version = match request.version {
@@ -83,7 +88,7 @@ pub async fn create(
         notes: request.notes,
         created_ms: services.shared.clock.now_ms(),
     };
-    store_release(services, &release, &stored).await?;
+    store_release(services, &release, &stored, once).await?;
     Ok(release)
 }
 
@@ -91,6 +96,7 @@ async fn store_release(
     services: &Services,
     release: &Release,
     variables: &[StoredVariable],
+    once: Option<&Once>,
 ) -> Result<(), EngineError> {
     let key = key(&release.project, &release.version);
     let mut batch = Batch::new();
@@ -99,6 +105,8 @@ async fn store_release(
     for (place, variable) in variables.iter().enumerate() {
         RELEASE_VARIABLES.put(&mut batch, key.clone().id(place as u64), variable)?;
     }
+    let made = Made::Release { project: release.project.clone(), version: release.version.clone() };
+    once::mark(services, once, made, &mut batch)?;
     services.shared.store.commit(batch).await.map(|_| ()).map_err(|error| match error {
         windlass_store::StoreError::Unmet(_) => EngineError::conflict(
             "release-exists",

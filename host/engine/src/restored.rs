@@ -8,11 +8,14 @@ use windlass_store::{Batch, Key, Store, StoreError, Table};
 
 use crate::{
     error::{EngineError, ErrorKind},
-    records::{TASKS, all},
+    records::{COUNTERS, TASKS, all},
     vault::Vault,
 };
 
 pub const RESTORED: Table<Restored> = Table::new("restored", 1);
+/// Numbers of tasks that are left out after a restore: the old server may have given them since the backup, and machines
+/// know by them which commands have run.
+const LEFT_OUT: u64 = 10_000;
 /// Tasks that are named in full.
 const NAMED: usize = 5;
 
@@ -59,6 +62,8 @@ pub async fn admit(store: &dyn Store, vault: &Vault, resume: bool) -> Result<(),
     }
     let mut batch = Batch::new();
     RESTORED.delete(&mut batch, Key::of_text("mark"));
+    let last = COUNTERS.get(store, "task").await?.map_or(0, |stored| stored.value);
+    COUNTERS.put(&mut batch, "task", &last.saturating_add(LEFT_OUT))?;
     store.commit(batch).await?;
     Ok(())
 }

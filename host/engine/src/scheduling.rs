@@ -1,71 +1,37 @@
-//! What people ask of the scheduler: why, who holds what, questions, and what would happen.
+//! What people ask of the scheduler: why, who holds what, and questions. What would happen is in `planning`.
 
-use std::collections::HashMap;
+use std::sync::PoisonError;
 
-use serde::{Deserialize, Serialize};
 use windlass_model::{
-    MachineName, PackageId, TaskId,
-    scheduling::{
-        AnswerRequest, BreakRequest, BrokenLock, LockUse, LockView, PlanView, PlannedPackage, PlannedRun, PlannedSkip,
-        PlannedWait, QuestionView, WaitView, WhyView,
-    },
-    task::{run_node, step_node},
-    views::DeployRequest,
+    TaskId,
+    scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockUse, LockView, QuestionView, WaitView, WhyView},
+    task::step_node,
 };
 use windlass_scheduler::{
-    Answer, Choice, Event, LockHolder, Part, Question, Resource, RunKey, State, Subject, TaskPlan,
-    forecast::{Durations, Forecast, HORIZON, forecast},
+    About, Answer, Choice, Event, LockHolder, Part, Question, Resource, State, Subject, TaskPlan,
 };
-use windlass_store::{Batch, Key, Store, StoreError};
+use windlass_store::{Batch, Key};
 
 use crate::{
     board::node_of,
-    error::EngineError,
-    records::{BROKEN_LOCKS, DURATIONS, all},
-    releases,
+    error::{EngineError, ErrorKind},
+    logs,
+    records::{BROKEN_LOCKS, LOG_ENDS, all},
     services::Services,
     tasks,
 };
 
-/// A run that was never seen is taken to last so long.
-const UNKNOWN_RUN_MS: u64 = 30_000;
-/// Packages that were never brought are taken to need so long.
-const UNKNOWN_PACKAGES_MS: u64 = 5_000;
+/// Lines of a run's log that are shown with a question about its outcome.
+const LAST_LINES: usize = 10;
 /// Waits of other tasks that are told along with one, at most.
 const MAX_HOLDERS: usize = 20;
 
-/// How long a step takes on a machine, from its runs so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Learnt {
-    /// Runs it was learnt from; later ones count more.
-    pub runs: u64,
-    /// Mean duration.
-    pub mean_ms: u64,
-}
-
-impl Learnt {
-    /// What is known after one more run.
-    #[must_use]
-    pub fn with(before: Option<Self>, took_ms: u64) -> Self {
-        let Some(Self { runs, mean_ms }) = before else {
-            return Self { runs: 1, mean_ms: took_ms };
-        };
-        // The mean of about the last five: a step may become another one over time.
-        let weight = runs.min(4);
-        Self { runs: runs.saturating_add(1), mean_ms: (mean_ms.saturating_mul(weight) + took_ms) / (weight + 1) }
-    }
-}
-
-/// Key of what is learnt of a step of a project on a machine.
-#[must_use]
-pub fn learnt_key(project: &str, node: &str) -> Key {
-    Key::of_text(&project.to_lowercase()).text(&node.to_lowercase())
-}
-
 fn node(state: &State, subject: Subject) -> String {
-    let Some((plan, _)) = state.task(subject.task()) else {
-        return String::new();
-    };
+    state.task(subject.task()).map(|(plan, _)| subject_node(plan, subject)).unwrap_or_default()
+}
+
+/// The node of something that waits, in the tree of its task; empty for the task itself.
+pub fn subject_node(plan: &TaskPlan, subject: Subject) -> String {
     match subject {
         Subject::Task(_) => String::new(),
         Subject::Step(_, step) => plan.steps.get(step as usize).map(|step| step_node(&step.name)).unwrap_or_default(),
@@ -79,12 +45,22 @@ fn waits(state: &State, task: TaskId) -> Vec<WaitView> {
     state.why(task).into_iter().map(wait).collect()
 }
 
-fn question(task: TaskId, title: &str, question: &Question) -> QuestionView {
+/// A question as people see it.
+#[must_use]
+pub fn question(task: TaskId, plan: &TaskPlan, question: &Question) -> QuestionView {
+    let node = match &question.about {
+        About::Failure(run) | About::Run(run) => node_of(plan, *run).unwrap_or_default(),
+        _ => String::new(),
+    };
     QuestionView {
         number: question.number,
         task,
-        title: title.to_owned(),
+        title: plan.title.clone(),
         text: question.text.clone(),
+        node,
+        // Nothing else offers to take it as done.
+        unknown_outcome: matches!(question.about, About::Run(_)) && question.choices.contains(&Choice::Done),
+        last_lines: Vec::new(),
         choices: question.choices.iter().map(|choice| choice.as_str().to_owned()).collect(),
         responsible: question.responsible.clone(),
         asked_ms: question.asked_ms,
@@ -96,7 +72,7 @@ fn task_questions(state: &State, task: TaskId) -> Vec<QuestionView> {
     let found = state.task(task);
     let questions = found
         .into_iter()
-        .flat_map(|(plan, progress)| progress.questions.values().map(move |asked| question(task, &plan.title, asked)));
+        .flat_map(|(plan, progress)| progress.questions.values().map(move |asked| question(task, plan, asked)));
     questions.collect()
 }
 
@@ -126,6 +102,7 @@ pub async fn why(services: &Services, id: TaskId) -> Result<WhyView, EngineError
             (own, task_questions(state, id), holders)
         })
         .await?;
+    let questions = with_last_lines(services, questions).await?;
     Ok(WhyView { task, waits, questions, holders })
 }
 
@@ -207,31 +184,61 @@ pub async fn broken_locks(services: &Services) -> Result<Vec<BrokenLock>, Engine
 /// What people are asked, oldest first.
 ///
 /// # Errors
-/// When the server is stopping.
+/// When the store stopped.
 pub async fn questions(services: &Services) -> Result<Vec<QuestionView>, EngineError> {
-    let look = |state: &State| {
-        let tasks: Vec<_> = state.tasks().map(|(id, ..)| id).collect();
-        let mut found: Vec<_> = tasks.into_iter().flat_map(|id| task_questions(state, id)).collect();
-        found.sort_by_key(|question| question.number);
-        found
-    };
-    services.driver.look(look).await
+    let open = services.shared.questions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+    with_last_lines(services, open).await
+}
+
+/// The same, with what is known of unknown outcomes.
+async fn with_last_lines(
+    services: &Services,
+    mut questions: Vec<QuestionView>,
+) -> Result<Vec<QuestionView>, EngineError> {
+    for question in questions.iter_mut().filter(|question| question.unknown_outcome) {
+        question.last_lines = last_lines(services, question).await?;
+    }
+    Ok(questions)
+}
+
+/// The last lines of the run that a question is about.
+async fn last_lines(services: &Services, question: &QuestionView) -> Result<Vec<String>, EngineError> {
+    let end = LOG_ENDS.get(&*services.shared.store, Key::of_id(question.task.0).text(&question.node)).await?;
+    let lines = end.map_or(0, |end| end.value.lines);
+    let from = lines.saturating_sub(LAST_LINES as u64);
+    let read = logs::read(&*services.shared.store, question.task, &question.node, from, LAST_LINES).await?;
+    Ok(read.into_iter().map(|line| line.text).collect())
 }
 
 /// Answers a question.
 ///
 /// # Errors
-/// When there is none of that number, or the answer is none of its choices.
+/// When there is none of that number, it is for others to answer, or the answer is none of its choices.
 pub async fn answer(
     services: &Services,
     number: u64,
     request: AnswerRequest,
     by: &str,
 ) -> Result<QuestionView, EngineError> {
-    let found = questions(services).await?.into_iter().find(|question| question.number == number);
+    let found = services.shared.questions.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
     let found = found.ok_or_else(|| EngineError::not_found("question", number).fix("windlass interruption list"))?;
-    let all =
-        [Choice::Fail, Choice::Retry, Choice::Ignore, Choice::Exclude, Choice::Proceed, Choice::Abort, Choice::Wait];
+    let named = |name: &String| name.eq_ignore_ascii_case(by);
+    if !found.responsible.is_empty() && !found.responsible.iter().any(named) {
+        let who = found.responsible.join(" or ");
+        let text = format!("question {number} is for {who} to answer, and this token is that of {by}");
+        return Err(EngineError::new(ErrorKind::Denied, "not-responsible", text)
+            .fix(format!("ask {who} to answer, or use their token")));
+    }
+    let all = [
+        Choice::Fail,
+        Choice::Retry,
+        Choice::Done,
+        Choice::Ignore,
+        Choice::Exclude,
+        Choice::Proceed,
+        Choice::Abort,
+        Choice::Wait,
+    ];
     let offered = |choice: &Choice| choice.as_str() == request.choice && found.choices.contains(&request.choice);
     let choice = all.into_iter().find(offered).ok_or_else(|| {
         let text = format!("{:?} is no answer to question {number}", request.choice);
@@ -256,138 +263,4 @@ pub async fn move_to_top(services: &Services, task: TaskId) -> Result<windlass_m
     }
     services.driver.submit(Event::TaskMovedToTop { task }, None, Batch::new()).await?;
     tasks::summary(services, task).await
-}
-
-/// Durations of earlier runs, by project and node.
-struct History {
-    learnt: HashMap<(String, String), Learnt>,
-}
-
-impl History {
-    /// What is known of a project's runs.
-    fn of(&self, plan: &TaskPlan, node: &str) -> Option<u64> {
-        let project = plan.concurrency_tag.as_ref()?.split('/').next()?.to_lowercase();
-        self.learnt.get(&(project, node.to_lowercase())).map(|learnt| learnt.mean_ms)
-    }
-}
-
-impl Durations for History {
-    fn run(&self, run: RunKey, plan: &TaskPlan, machine: Option<&MachineName>) -> u64 {
-        let step = plan.steps.get(run.step as usize);
-        let node = step.map(|step| run_node(&step.name, machine));
-        node.and_then(|node| self.of(plan, &node)).unwrap_or(UNKNOWN_RUN_MS)
-    }
-
-    fn packages(&self, _: TaskId, _: Option<&MachineName>) -> u64 {
-        UNKNOWN_PACKAGES_MS
-    }
-
-    fn person(&self, _: &Question) -> u64 {
-        0
-    }
-}
-
-/// What is known of how long steps take, by project and node.
-///
-/// # Errors
-/// When the store stopped or a record does not decode.
-pub async fn learnt(store: &dyn Store) -> Result<HashMap<(String, String), Learnt>, StoreError> {
-    let mut known = HashMap::new();
-    let mut scan = DURATIONS.all();
-    loop {
-        let page = DURATIONS.scan(store, scan.clone()).await?;
-        let last = page.records.last().map(|record| record.key.clone());
-        for record in &page.records {
-            let mut parts = Key::parts(&record.key);
-            if let (Some(project), Some(node)) = (parts.text(), parts.text()) {
-                known.insert((project.to_owned(), node.to_owned()), record.value);
-            }
-        }
-        match last {
-            Some(last) if page.more => scan = scan.after(last),
-            _ => return Ok(known),
-        }
-    }
-}
-
-/// What a deployment would do, if it were queued now. Nothing is changed.
-///
-/// # Errors
-/// When something it names does not exist, or there is nothing to do.
-pub async fn plan(services: &Services, request: DeployRequest) -> Result<PlanView, EngineError> {
-    let release = releases::get(services, &request.project, request.version.as_deref()).await?;
-    let (id, plan) = tasks::prepare_deployment(services, request).await?.into_plan();
-    let history = History { learnt: learnt(&*services.shared.store).await? };
-    let now = services.shared.clock.now_ms();
-    let state = services.driver.look(State::clone).await?;
-    let own = plan.clone();
-    let work = tokio::task::spawn_blocking(move || {
-        let found = forecast(&state, now, id, Some(own), &history, HORIZON);
-        (found, history)
-    });
-    let (found, history) = work.await.map_err(|error| EngineError::internal(error.to_string()))?;
-    let mut packages = Vec::new();
-    for (step, planned) in release.process.steps.iter().zip(&plan.steps) {
-        if !planned.needs_packages || planned.skip.is_some() {
-            continue;
-        }
-        for value in step.with.values().filter_map(|value| value.as_str()) {
-            let Some((package, pinned)) = release.package(value) else {
-                continue;
-            };
-            let bytes = size(services, package, &pinned.version).await;
-            for machine in (0..planned.runs()).filter_map(|place| planned.machine(place)) {
-                let (package, version, machine) = (package.to_string(), pinned.version.clone(), machine.clone());
-                let entry = PlannedPackage { machine, package, version, bytes };
-                if !packages.contains(&entry) {
-                    packages.push(entry);
-                }
-            }
-        }
-    }
-    Ok(plan_view(&plan, now, found, packages, &history))
-}
-
-/// Size of a package, if the feed has it.
-async fn size(services: &Services, package: &PackageId, version: &str) -> Option<u64> {
-    let known = services.packages.list(&package.as_str().parse().ok()?).await.ok()?;
-    known.into_iter().find(|record| record.name.version.to_string() == version).map(|record| record.original.size)
-}
-
-fn plan_view(plan: &TaskPlan, now: u64, found: Forecast, packages: Vec<PlannedPackage>, history: &History) -> PlanView {
-    let after = |at: u64| at.saturating_sub(now);
-    let subject = |subject: Subject| match subject {
-        Subject::Task(_) => String::new(),
-        Subject::Step(_, step) => plan.steps.get(step as usize).map(|step| step_node(&step.name)).unwrap_or_default(),
-        Subject::Run(run) => node_of(plan, run).unwrap_or_default(),
-        Subject::Lock(request) => node_of(plan, request.run).unwrap_or_default(),
-    };
-    let run = |run: &windlass_scheduler::forecast::RunForecast| {
-        let step = plan.steps.get(run.run.step as usize);
-        let node = step.map(|step| run_node(&step.name, run.machine.as_ref())).unwrap_or_default();
-        let learnt = history.of(plan, &node).is_some();
-        PlannedRun { node, starts_in_ms: after(run.starts_ms), ends_in_ms: run.ends_ms.map(after), learnt }
-    };
-    let wait = |wait: &windlass_scheduler::forecast::Wait| PlannedWait {
-        node: subject(wait.subject),
-        text: wait.reason.text.clone(),
-        from_in_ms: after(wait.from_ms),
-        for_ms: wait.until_ms.saturating_sub(wait.from_ms),
-    };
-    let skipped =
-        plan.steps.iter().filter_map(|step| Some(PlannedSkip { step: step.name.to_string(), why: step.skip.clone()? }));
-    PlanView {
-        title: plan.title.clone(),
-        starts_in_ms: found.starts_ms.map(after),
-        ends_in_ms: found.ending.as_ref().map(|ending| after(ending.at_ms)),
-        state: found.ending.as_ref().map(|ending| ending.state),
-        error: found.ending.as_ref().and_then(|ending| ending.error.clone()),
-        skipped: skipped.collect(),
-        runs: found.runs.iter().map(run).collect(),
-        waits: found.waits.iter().map(wait).collect(),
-        packages,
-        locks: found.locks.iter().map(|resource| resource.as_str().to_owned()).collect(),
-        questions: found.questions.iter().map(|(_, question)| question.text.clone()).collect(),
-        deadlocks: found.deadlocks.into_iter().map(|(_, text)| text).collect(),
-    }
 }

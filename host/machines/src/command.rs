@@ -31,8 +31,25 @@ pub struct CommandSpec {
     pub timeout: Option<Duration>,
     /// Time between TERM and KILL when it is ended. Default: 10 s.
     pub grace: Duration,
-    /// Bytes of each stream that are kept; the rest is thrown away and said so. Default: [`OUTPUT_CAP`].
+    /// Bytes of each stream that are kept, here and on the machine; the rest is thrown away and said so. Default:
+    /// [`OUTPUT_CAP`].
     pub output_cap: u64,
+    /// What it relies on having locked.
+    pub fence: Option<Fence>,
+}
+
+/// Proof of a lock: the machine refuses to start what bears a lower token than it has seen for the same resource.
+///
+/// So a host that lost its lock and does not know it yet starts nothing any more once the next holder has begun.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence {
+    /// What is locked.
+    pub resource: String,
+    /// Higher than that of any earlier holder.
+    pub token: u64,
+    /// Whether the lock shuts out all others. Only then does it shut out the tokens below it: holders that share a
+    /// lock have different tokens and may go on beside each other.
+    pub exclusive: bool,
 }
 
 /// What to run.
@@ -115,6 +132,7 @@ impl CommandSpec {
             timeout: None,
             grace: Duration::from_secs(10),
             output_cap: OUTPUT_CAP,
+            fence: None,
         }
     }
 
@@ -143,6 +161,13 @@ impl CommandSpec {
     #[must_use]
     pub fn cwd(mut self, folder: impl Into<String>) -> Self {
         self.cwd = Some(folder.into());
+        self
+    }
+
+    /// Starts it only while nobody with a higher token has been there.
+    #[must_use]
+    pub fn fence(mut self, fence: Fence) -> Self {
+        self.fence = Some(fence);
         self
     }
 

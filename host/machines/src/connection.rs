@@ -15,17 +15,18 @@ use crate::command::CommandSpec;
 use crate::error::MachineError;
 use crate::facts::Facts;
 use crate::link::{Channel, Link};
-use crate::runner::{RunState, Shell, Upload, Watch, start_request, uploads};
+use crate::pool::Config;
+use crate::runner::{Dialect, RunState, Shell, Upload, Watch, uploads};
 use crate::ticket::Ticket;
 
-/// A link that brought nothing for so long is asked whether it lives.
-const QUIET: Duration = Duration::from_secs(5);
-/// And has so long to answer; together below the 15 s we promise.
-const PING: Duration = Duration::from_secs(8);
+/// Longest pause between two looks at a connection.
+const LOOK: Duration = Duration::from_secs(1);
 /// Confirmations sent at once, at most.
 const BATCH: usize = 64;
-/// Days after which runs and tombstones of hosts that never came back are removed.
-const KEEP_DAYS: u32 = 30;
+/// Confirmations that may wait on a machine whose disk is full; what is beyond goes by its age.
+const WAITING: usize = 4096;
+/// How often outputs that nobody reads are held to their cap.
+const TRIM: Duration = Duration::from_secs(20);
 
 pub(crate) struct Connection {
     machine: String,
@@ -40,12 +41,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Loads the runner over a fresh link. An idle connection is closed after `idle`.
+    /// Loads the runner over a fresh link.
     pub(crate) async fn open(
         link: Arc<dyn Link>,
         machine: &str,
         home: Option<&str>,
-        idle: Duration,
+        config: Config,
     ) -> Result<Arc<Self>, MachineError> {
         let control = Shell::open(Arc::clone(&link), machine, home).await?;
         let connection = Arc::new(Self {
@@ -58,7 +59,7 @@ impl Connection {
             acks: Mutex::default(),
             used: Mutex::new(Instant::now()),
         });
-        tokio::spawn(keep_house(Arc::downgrade(&connection), idle));
+        tokio::spawn(keep_house(Arc::downgrade(&connection), config));
         Ok(connection)
     }
 
@@ -88,6 +89,12 @@ impl Connection {
 
     /// Runs a command of ours by the login shell, without the runner.
     pub(crate) async fn exec(&self, command: &str) -> Result<Channel, MachineError> {
+        if self.control.dialect() != Dialect::Posix {
+            return Err(MachineError::MissingTool {
+                machine: self.machine.clone(),
+                tool: "POSIX shell, which files and packages need (Windows machines only run commands so far)".into(),
+            });
+        }
         self.touch();
         self.link.open(command).await
     }
@@ -99,11 +106,22 @@ impl Connection {
     /// Starts `spec` unless the ticket is known already, and says how it stands.
     pub(crate) async fn start(&self, ticket: &Ticket, spec: &CommandSpec) -> Result<RunState, MachineError> {
         self.touch();
-        for Upload { name, bytes } in uploads(ticket, spec, self.control.key()) {
+        let dialect = self.control.dialect();
+        let uploads = if dialect == Dialect::Posix { uploads(ticket, spec, self.control.key()) } else { Vec::new() };
+        for Upload { name, bytes } in uploads {
             let path = format!("{}/runs/{name}", self.home());
             crate::files::put_plain(self, &path, bytes).await?;
         }
-        let answer = self.control.ask(|number| start_request(number, ticket, spec)).await?;
+        let answer = self.control.ask(|number| dialect.start(number, ticket, spec)).await?;
+        if let (Some(seen), Some(fence)) = (answer.strip_prefix("E stale "), &spec.fence) {
+            return Err(MachineError::Stale {
+                machine: self.machine.clone(),
+                ticket: ticket.clone(),
+                resource: fence.resource.clone(),
+                token: fence.token,
+                seen: seen.parse().map_err(|_| self.odd(&answer))?,
+            });
+        }
         if let Some(pid) = answer.strip_prefix("STARTED ").and_then(|pid| pid.parse().ok()) {
             lock(&self.children).insert(ticket.clone(), pid);
         }
@@ -112,7 +130,7 @@ impl Connection {
 
     pub(crate) async fn status(&self, ticket: &Ticket) -> Result<RunState, MachineError> {
         self.touch();
-        let answer = self.control.ask(|number| format!("_w_status {number} {ticket}\n")).await?;
+        let answer = self.control.ask(|number| format!("_w_status {number} '{ticket}'\n")).await?;
         self.read_state(&answer)
     }
 
@@ -121,7 +139,7 @@ impl Connection {
         self.touch();
         let seconds = grace.as_secs();
         let limit = grace + Duration::from_secs(40);
-        let answer = self.control.ask_for(limit, |number| format!("_w_cancel {number} {ticket} {seconds}\n")).await?;
+        let answer = self.control.ask_for(limit, |number| format!("_w_cancel {number} '{ticket}' {seconds}\n")).await?;
         self.read_state(&answer)
     }
 
@@ -135,7 +153,7 @@ impl Connection {
     ) -> Result<(RunState, [Bytes; 2]), MachineError> {
         self.touch();
         let data = self.data().await?;
-        let answer = data.fetch(|number| format!("_w_poll {number} {ticket} {out} {err} {blocks}\n")).await?;
+        let answer = data.fetch(|number| format!("_w_poll {number} '{ticket}' '{out}' '{err}' {blocks}\n")).await?;
         let state = self.read_state(&answer.text)?;
         let parts = answer.parts.try_into().map_err(|_| self.odd("output without its marks"))?;
         Ok((state, parts))
@@ -159,6 +177,8 @@ impl Connection {
     }
 
     /// Confirms everything on the list: results and output are safe, the machine may forget.
+    ///
+    /// What a full disk refuses stays on the list.
     pub(crate) async fn flush_acks(&self) -> Result<(), MachineError> {
         loop {
             let batch: Vec<Ticket> = {
@@ -169,28 +189,42 @@ impl Connection {
             if batch.is_empty() {
                 return Ok(());
             }
-            let request = |number| {
-                let mut code = format!("_w_ack {number}");
-                let mut children = lock(&self.children);
-                for ticket in &batch {
-                    let pid = children.remove(ticket).map(|pid| pid.to_string()).unwrap_or_default();
-                    let _ = write!(code, " {ticket}:{pid}");
+            match self.control.ask(|number| self.ack_request(number, &batch)).await?.as_str() {
+                "OK" => {
+                    let mut children = lock(&self.children);
+                    children.retain(|ticket, _| !batch.contains(ticket));
                 }
-                code.push('\n');
-                code
-            };
-            match self.control.ask(request).await?.as_str() {
-                "OK" => {}
-                "E full" => return Err(self.full("done")),
+                "E full" => {
+                    let mut acks = lock(&self.acks);
+                    let room = WAITING.saturating_sub(acks.len());
+                    acks.extend(batch.into_iter().take(room));
+                    return Err(self.full("done"));
+                }
                 other => return Err(self.odd(other)),
             }
         }
     }
 
-    /// Removes what nobody asked for in a month.
-    pub(crate) async fn tidy(&self) -> Result<(), MachineError> {
+    fn ack_request(&self, number: u64, batch: &[Ticket]) -> String {
+        let mut code = format!("_w_ack {number}");
+        let children = lock(&self.children);
+        for ticket in batch {
+            let pid = children.get(ticket).map(u32::to_string).unwrap_or_default();
+            let _ = write!(code, " '{ticket}:{pid}'");
+        }
+        code.push('\n');
+        code
+    }
+
+    /// Removes runs and tombstones that are older than `days`: their hosts never came back.
+    pub(crate) async fn tidy(&self, days: u32) -> Result<(), MachineError> {
         let limit = Duration::from_secs(300);
-        self.data().await?.ask_for(limit, |number| format!("_w_tidy {number} {KEEP_DAYS}\n")).await.map(drop)
+        self.data().await?.ask_for(limit, |number| format!("_w_tidy {number} {days}\n")).await.map(drop)
+    }
+
+    /// Holds the outputs of all runs to their caps, also of those that nobody follows.
+    pub(crate) async fn trim(&self) -> Result<(), MachineError> {
+        self.data().await?.ask(|number| format!("_w_trim_now {number}\n")).await.map(drop)
     }
 
     pub(crate) fn read_state(&self, text: &str) -> Result<RunState, MachineError> {
@@ -207,7 +241,8 @@ impl Connection {
     }
 
     async fn data(&self) -> Result<&Shell, MachineError> {
-        let open = || Shell::open(Arc::clone(&self.link), &self.machine, Some(self.home()));
+        let dialect = self.control.dialect();
+        let open = || Shell::open_as(dialect, Arc::clone(&self.link), &self.machine, Some(self.home()));
         self.data.get_or_try_init(open).await
     }
 
@@ -223,11 +258,13 @@ impl Connection {
         *lock(&self.used) = Instant::now();
     }
 
-    async fn ping(&self) {
-        let answer = self.control.ask_for(PING * 4, |number| format!("_w_say '= {number} OK'\n"));
+    /// Asks a quiet link whether it lives.
+    async fn ping(&self, silence: Duration) {
+        let patience = silence * 3 / 5;
+        let answer = self.control.ask_for(patience * 4, |number| format!("_w_say '= {number} OK'\n"));
         // A busy upload may hold the answer back; while anything is heard, the link lives.
-        if tokio::time::timeout(PING, answer).await.is_err() && self.link.quiet() >= PING {
-            self.close(&format!("nothing was heard of it for {} s", (QUIET + PING).as_secs()));
+        if tokio::time::timeout(patience, answer).await.is_err() && self.link.quiet() >= patience {
+            self.close(&format!("nothing was heard of it for {}", crate::error::seconds(silence)));
         }
     }
 }
@@ -242,27 +279,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn keep_house(connection: Weak<Connection>, idle: Duration) {
+async fn keep_house(connection: Weak<Connection>, config: Config) {
     let mut tidied = false;
+    let mut trimmed = Instant::now();
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(LOOK.min(config.silence / 5)).await;
         let Some(connection) = connection.upgrade().filter(|c| c.is_alive()) else {
             return;
         };
         if let Err(error) = connection.flush_acks().await {
             tracing::debug!(machine = connection.machine(), %error, "confirming runs");
         }
-        if connection.link.quiet() >= QUIET {
-            connection.ping().await;
+        if connection.link.quiet() >= config.silence * 2 / 5 {
+            connection.ping(config.silence).await;
         }
         // Two: the machine's own handle and ours.
-        let unused = Arc::strong_count(&connection) <= 2 && lock(&connection.used).elapsed() >= idle;
+        let unused = Arc::strong_count(&connection) <= 2 && lock(&connection.used).elapsed() >= config.idle;
         if unused {
             connection.close("it was idle");
         }
+        if trimmed.elapsed() >= TRIM && !lock(&connection.children).is_empty() {
+            trimmed = Instant::now();
+            if let Err(error) = connection.trim().await {
+                tracing::debug!(machine = connection.machine(), %error, "holding outputs to their caps");
+            }
+        }
         if !tidied && lock(&connection.used).elapsed() >= Duration::from_secs(10) {
             tidied = true;
-            if let Err(error) = connection.tidy().await {
+            if let Err(error) = connection.tidy(config.keep_days).await {
                 tracing::debug!(machine = connection.machine(), %error, "removing old runs");
             }
         }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use windlass_model::SecretText;
 
@@ -41,6 +42,8 @@ pub struct SshEndpoint {
     pub host_key: Option<String>,
     /// Windlass' folder there, absolute. Default: `$HOME/.windlass`.
     pub home: Option<String>,
+    /// How long a run whose link was lost tries to get it back. Default: [`crate::Config::reconnect_for`].
+    pub reconnect_for: Option<Duration>,
 }
 
 /// How to prove who we are.
@@ -83,6 +86,13 @@ impl Endpoint {
         match self {
             Self::Local(local) => local.home.as_deref(),
             Self::Ssh(ssh) => ssh.home.as_deref(),
+        }
+    }
+
+    pub(crate) fn reconnect_for(&self) -> Option<Duration> {
+        match self {
+            Self::Local(_) => None,
+            Self::Ssh(ssh) => ssh.reconnect_for,
         }
     }
 

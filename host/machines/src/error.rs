@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use crate::ticket::Ticket;
 
+/// How a command's own time limit is called, to tell it from the others.
+pub(crate) const COMMAND: &str = "the command";
+
 /// Why something could not be done on a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -145,6 +148,22 @@ pub enum MachineError {
         /// The run.
         ticket: Ticket,
     },
+    /// Another holder of the lock has been there since: this one has lost it.
+    #[error(
+        "{machine} refused to start {ticket}: a later holder of {resource} has been there (token {seen}, ours {token})"
+    )]
+    Stale {
+        /// `user@host:port`.
+        machine: String,
+        /// The run.
+        ticket: Ticket,
+        /// What was locked.
+        resource: String,
+        /// The token of this start.
+        token: u64,
+        /// The highest the machine has seen.
+        seen: u64,
+    },
     /// A file there could not be read or written.
     #[error("{path} on {machine}: {reason}")]
     File {
@@ -245,6 +264,7 @@ impl MachineError {
             Self::HomeUnusable { .. } => "make the folder writable for that user, or set another `home` for the machine".into(),
             Self::OutcomeUnknown { .. } => "look at the machine, then choose: retry, take as done, or fail".into(),
             Self::AlreadyTaken { .. } | Self::Fenced { .. } => "start it under a new ticket".into(),
+            Self::Stale { .. } => "take the lock again, then start it under a new ticket".into(),
             Self::File { .. } => "check path and permissions there".into(),
             Self::TooLarge { .. } => "raise the limit, or fetch it as a stream".into(),
             Self::Damaged { .. } => "send it again; if it repeats, check the machine's disk and memory".into(),
@@ -252,6 +272,40 @@ impl MachineError {
             Self::Here { .. } => "check the disk of the Windlass server".into(),
             Self::Protocol { .. } => "check what the login shell of that user prints or replaces, then retry".into(),
         }
+    }
+
+    /// The same as a fault of the link: what runs on the machine is not touched by it, and may be asked for again.
+    #[must_use]
+    pub(crate) fn of_link(self) -> Self {
+        match self {
+            Self::Handshake { machine, reason } => {
+                Self::Unreachable { machine, reason: format!("what answers is no SSH server: {reason}") }
+            }
+            Self::Timeout { machine, what, after } => {
+                Self::Unreachable { machine, reason: format!("{what} took longer than {}", seconds(after)) }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether this tells how a run ended, so that nothing of it is needed on the machine any more.
+    #[must_use]
+    pub fn is_end_of_run(&self) -> bool {
+        match self {
+            Self::Cancelled { .. } | Self::OutcomeUnknown { .. } | Self::AlreadyTaken { .. } | Self::Fenced { .. } => {
+                true
+            }
+            // Not that of ending it.
+            Self::Timeout { what, .. } => what == COMMAND,
+            _ => false,
+        }
+    }
+
+    /// Whether trying to connect again may help: with a machine that was reached before, it is rather the network than
+    /// the wrong port.
+    #[must_use]
+    pub(crate) fn may_pass(&self) -> bool {
+        self.is_retryable() || matches!(self, Self::Handshake { .. } | Self::Timeout { .. })
     }
 
     /// Whether the same request may simply be made again, because nothing was decided.
@@ -262,10 +316,52 @@ impl MachineError {
 }
 
 /// A duration as people say it: `10 s`, `1.5 s`, `250 ms`.
-fn seconds(d: Duration) -> String {
+pub(crate) fn seconds(d: Duration) -> String {
     match (d.as_secs(), d.subsec_millis()) {
         (0, ms) => format!("{ms} ms"),
         (s, 0) => format!("{s} s"),
         (_, _) => format!("{:.1} s", d.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what tells how a run ended may let its record on the machine go.
+    #[test]
+    fn a_fault_on_the_way_is_not_the_end_of_a_run() {
+        let machine = || "deploy@web1:22".to_owned();
+        let ticket = || Ticket::new("7.web.1").unwrap();
+        let timeout = |what: &str| MachineError::Timeout {
+            machine: machine(),
+            what: what.into(),
+            after: Duration::from_millis(1500),
+        };
+        let reason = || "no greeting".to_owned();
+        for (error, ends, may_pass) in [
+            (MachineError::Cancelled { machine: machine(), started: true }, true, false),
+            (MachineError::OutcomeUnknown { machine: machine(), ticket: ticket(), cause: Lost::Died }, true, false),
+            (MachineError::AlreadyTaken { machine: machine(), ticket: ticket() }, true, false),
+            (MachineError::Fenced { machine: machine(), ticket: ticket() }, true, false),
+            (timeout(COMMAND), true, true),
+            (timeout("ending the command"), false, true),
+            (MachineError::LinkLost { machine: machine(), reason: reason() }, false, true),
+            (MachineError::Unreachable { machine: machine(), reason: reason() }, false, true),
+            (MachineError::Handshake { machine: machine(), reason: reason() }, false, true),
+            (MachineError::DiskFull { machine: machine(), path: "/w".into() }, false, false),
+            (MachineError::MissingTool { machine: machine(), tool: "sh".into() }, false, false),
+        ] {
+            assert_eq!((error.is_end_of_run(), error.may_pass()), (ends, may_pass), "{error}");
+            if may_pass {
+                assert!(error.clone().of_link().is_retryable(), "{error}");
+            } else {
+                assert_eq!(error.clone().of_link(), error);
+            }
+        }
+        assert_eq!(
+            timeout("the SSH handshake").of_link().to_string(),
+            "deploy@web1:22 cannot be reached: the SSH handshake took longer than 1.5 s"
+        );
     }
 }

@@ -133,7 +133,15 @@ pub(crate) async fn put_plain(connection: &Connection, path: &str, bytes: Bytes)
     while !bytes.is_empty() && input.send(bytes.split_to(bytes.len().min(CHUNK))).await {}
     drop(input);
     let reply = reading.await.map_err(|e| odd(connection, &e.to_string()))?.ok_or_else(|| connection.dead())?;
-    if reply.line == format!("OK {size}") { Ok(()) } else { Err(refusal(connection, path, &reply)) }
+    match reply.line.as_str() {
+        line if line == format!("OK {size}") => Ok(()),
+        // It was killed before it could say anything: as good as a lost link, and done again like one.
+        "" if reply.complaint.is_empty() => Err(MachineError::LinkLost {
+            machine: connection.machine().to_owned(),
+            reason: format!("what should write {path} there ended without a word"),
+        }),
+        _ => Err(refusal(connection, path, &reply)),
+    }
 }
 
 /// Streams a file from the machine. Larger than `limit`: refused before a byte is taken.

@@ -28,7 +28,7 @@ use crate::ticket::Ticket;
 
 /// First pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// How long a cancel tries to reach a machine that went away.
+/// How long anything but a running command tries to reach a machine that went away.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One machine; get it from [`crate::Machines`].
@@ -94,27 +94,26 @@ impl Machine {
         let mut backoff = self.backoff();
         let mut hurried = false;
         loop {
-            let result = match self.connection().await {
-                Ok(connection) => {
-                    let result = run.go_on(&connection).await;
-                    if !hurried {
-                        backoff = self.backoff();
+            let error = match self.connection().await {
+                Ok(connection) => match run.go_on(&connection).await {
+                    Err(error) if error.is_retryable() => {
+                        if !hurried {
+                            backoff = self.backoff();
+                        }
+                        error
                     }
-                    result
-                }
-                Err(error) => Err(error),
-            };
-            let error = match result {
-                Err(error) if error.is_retryable() => error,
-                other => return other,
+                    other => return other,
+                },
+                Err(error) if error.may_pass() => error,
+                Err(error) => return Err(error),
             };
             if run.cancel.is_cancelled() && !hurried {
                 // Somebody waits for the end: do not try for as long as for a running command.
                 hurried = true;
-                backoff = Backoff::new(FIRST_PAUSE, self.config.reconnect_for.min(CANCEL_PATIENCE));
+                backoff = Backoff::new(FIRST_PAUSE, self.patience().min(CANCEL_PATIENCE));
             }
             let Some(pause) = backoff.pause() else {
-                return Err(error);
+                return Err(error.of_link());
             };
             tracing::debug!(machine = %self.endpoint, ticket = %run.ticket, %error, ?pause, "connecting again");
             tokio::select! {
@@ -130,7 +129,7 @@ impl Machine {
     /// Any [`MachineError`].
     pub async fn start(&self, ticket: &Ticket, spec: &CommandSpec) -> Result<RunState, MachineError> {
         spec.check()?;
-        self.connection().await?.start(ticket, spec).await
+        self.insist(|connection| async move { connection.start(ticket, spec).await }).await
     }
 
     /// How a run stands.
@@ -138,7 +137,7 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`].
     pub async fn status(&self, ticket: &Ticket) -> Result<RunState, MachineError> {
-        self.connection().await?.status(ticket).await
+        self.insist(|connection| async move { connection.status(ticket).await }).await
     }
 
     /// Ends a run, or makes sure that it can never start: TERM to its process group, KILL after `grace`, then KILL to
@@ -147,13 +146,13 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`].
     pub async fn cancel(&self, ticket: &Ticket, grace: Duration) -> Result<RunState, MachineError> {
-        self.connection().await?.cancel(ticket, grace).await
+        self.insist(|connection| async move { connection.cancel(ticket, grace).await }).await
     }
 
     /// Says that result and output of a run are safe here, so the machine may forget them, keeping a tombstone.
     ///
     /// Confirmations are sent in batches, within a second or two, or at once by [`Machine::flush_acks`]. One that is
-    /// lost does no harm: what is left on the machine goes after a month.
+    /// lost does no harm: what is left on the machine goes after [`Config::keep_days`].
     ///
     /// # Errors
     /// Any [`MachineError`].
@@ -175,7 +174,8 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`]; after [`MachineError::LinkLost`] send it again.
     pub async fn put(&self, file: &FileSpec, from: impl AsyncRead + Unpin + Send) -> Result<(), MachineError> {
-        let connection = self.connection().await?;
+        // What was read of it cannot be read again.
+        let connection = self.reached().await?;
         files::put(&connection, file, from).await
     }
 
@@ -191,7 +191,8 @@ impl Machine {
             mode,
             sync: false,
         };
-        self.put(&file, bytes).await
+        let file = &file;
+        self.insist(|connection| async move { files::put(&connection, file, bytes).await }).await
     }
 
     /// Reads a file of at most `max` bytes.
@@ -199,10 +200,12 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`]; [`MachineError::TooLarge`] before anything is read.
     pub async fn get(&self, path: &str, max: u64) -> Result<Bytes, MachineError> {
-        let mut bytes = Vec::new();
-        let connection = self.connection().await?;
-        files::get(&connection, path, max, &mut bytes).await?;
-        Ok(bytes.into())
+        self.insist(|connection| async move {
+            let mut bytes = Vec::new();
+            files::get(&connection, path, max, &mut bytes).await?;
+            Ok(bytes.into())
+        })
+        .await
     }
 
     /// Streams a file from the machine and returns its size.
@@ -210,7 +213,7 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`].
     pub async fn get_stream(&self, path: &str, to: impl AsyncWrite + Unpin + Send) -> Result<u64, MachineError> {
-        let connection = self.connection().await?;
+        let connection = self.reached().await?;
         files::get(&connection, path, u64::MAX, to).await
     }
 
@@ -219,8 +222,7 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`].
     pub async fn exists(&self, path: &str) -> Result<bool, MachineError> {
-        let connection = self.connection().await?;
-        files::exists(&connection, path).await
+        self.insist(|connection| async move { files::exists(&connection, path).await }).await
     }
 
     /// Whether a file with exactly that SHA-256 (lower-case hex) is there.
@@ -228,8 +230,8 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`].
     pub async fn has_digest(&self, path: &str, sha256: &str) -> Result<bool, MachineError> {
-        let connection = self.connection().await?;
-        Ok(files::digest(&connection, path).await?.is_some_and(|found| found == sha256))
+        let found = self.insist(|connection| async move { files::digest(&connection, path).await }).await?;
+        Ok(found.is_some_and(|found| found == sha256))
     }
 
     /// What the machine says of itself; asked once per connection.
@@ -237,7 +239,7 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`].
     pub async fn facts(&self) -> Result<Facts, MachineError> {
-        Ok(self.connection().await?.facts().await?.clone())
+        self.insist(|connection| async move { connection.facts().await.cloned() }).await
     }
 
     /// Windlass' folder there, absolute.
@@ -245,7 +247,7 @@ impl Machine {
     /// # Errors
     /// Any [`MachineError`].
     pub async fn home(&self) -> Result<String, MachineError> {
-        Ok(self.connection().await?.home().to_owned())
+        Ok(self.reached().await?.home().to_owned())
     }
 
     /// Runs a command line by the login shell, without the runner: it ends with the link and has no ticket.
@@ -264,6 +266,46 @@ impl Machine {
         }
     }
 
+    /// Does what may be done twice, again over the next connection when one was lost.
+    async fn insist<T, W>(&self, mut work: impl FnMut(Arc<Connection>) -> W) -> Result<T, MachineError>
+    where
+        W: Future<Output = Result<T, MachineError>>,
+    {
+        let mut backoff = Backoff::new(FIRST_PAUSE, self.patience().min(CANCEL_PATIENCE));
+        loop {
+            let error = match work(self.reached().await?).await {
+                Err(error) if error.is_retryable() => error,
+                other => return other,
+            };
+            let Some(pause) = backoff.pause() else {
+                return Err(error);
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The live connection. One that is cut off while it is being made is made again; a machine that cannot be reached
+    /// is told at once.
+    pub(crate) async fn reached(&self) -> Result<Arc<Connection>, MachineError> {
+        let mut backoff = Backoff::new(FIRST_PAUSE, self.patience().min(CANCEL_PATIENCE));
+        let mut strange = 0;
+        loop {
+            let error = match self.connection().await {
+                Err(error @ MachineError::LinkLost { .. }) => error,
+                // Cut off before its greeting, an SSH server looks like something else; seldom three times.
+                Err(error) if error.may_pass() && !error.is_retryable() && strange < 2 => {
+                    strange += 1;
+                    error
+                }
+                other => return other,
+            };
+            let Some(pause) = backoff.pause() else {
+                return Err(error);
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// The live connection, made if there is none. Whoever comes meanwhile waits for the same one.
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>, MachineError> {
         let mut current = self.current.lock().await;
@@ -276,12 +318,16 @@ impl Machine {
             Endpoint::Ssh(ssh) => Arc::new(SshLink::connect(ssh, self.config.timeouts()).await?),
         };
         let name = self.endpoint.to_string();
-        let connection = Connection::open(link, &name, self.endpoint.home(), self.config.idle).await?;
+        let connection = Connection::open(link, &name, self.endpoint.home(), self.config).await?;
         *current = Some(Arc::clone(&connection));
         Ok(connection)
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(FIRST_PAUSE, self.config.reconnect_for)
+        Backoff::new(FIRST_PAUSE, self.patience())
+    }
+
+    fn patience(&self) -> Duration {
+        self.endpoint.reconnect_for().unwrap_or(self.config.reconnect_for)
     }
 }

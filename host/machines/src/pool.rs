@@ -24,6 +24,11 @@ pub struct Config {
     pub auth_timeout: Duration,
     /// For opening a channel. Default: 10 s.
     pub open_timeout: Duration,
+    /// After how long without a sign of life a link counts as dead. Default: 13 s.
+    pub silence: Duration,
+    /// Days after which results that nobody took and tombstones are removed from a machine. A ticket older than that
+    /// must not be started again. Default: 30.
+    pub keep_days: u32,
 }
 
 impl Default for Config {
@@ -35,6 +40,8 @@ impl Default for Config {
             handshake_timeout: handshake,
             auth_timeout: auth,
             open_timeout: open,
+            silence: Duration::from_secs(13),
+            keep_days: 30,
         }
     }
 }
@@ -66,7 +73,7 @@ impl Machines {
     /// [`MachineError::HostKeyUnknown`] for a machine that is not trusted yet, and whatever connecting can meet.
     pub async fn connect(&self, endpoint: &Endpoint) -> Result<Arc<Machine>, MachineError> {
         let machine = self.get(endpoint).await?;
-        machine.connection().await?;
+        machine.reached().await?;
         Ok(machine)
     }
 

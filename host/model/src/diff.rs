@@ -15,6 +15,7 @@ use serde_json::Value as Json;
 
 use crate::{
     machine::{Connection, Machine},
+    process::{Process, Step},
     variable::{Variable, VariableValue},
     workspace::{ApplyReport, ProjectFiles, Workspace},
 };
@@ -162,18 +163,25 @@ impl ApplyReport {
             // The project is gone, and everything in it: one line says it all.
             return;
         }
-        let steps = |p: Option<&ProjectFiles>| p.map(|p| p.process.steps.clone());
-        let (before, after) = (steps(old).unwrap_or_default(), steps(new).unwrap_or_default());
+        let (before, after) = (old.map(steps).unwrap_or_default(), new.map(steps).unwrap_or_default());
+        let general = |p: &ProjectFiles| to_json(&Process { steps: Vec::new(), ..p.process.clone() });
+        let (was, is) = (old.map(general), new.map(general));
+        // A process that says nothing beyond its steps is no thing of its own.
+        let plain = to_json(&Process::default());
+        if was != is && (was.is_some() || is.as_ref() != Some(&plain)) {
+            let was = was.unwrap_or(plain);
+            self.thing(Some(was), is, format!("process of {name}"));
+        }
         self.order(&before, &after, name.as_str());
-        self.things(&before, &after, |step| step.name.key(), |step| format!("step {} of {name}", step.name));
+        self.things(&before, &after, |step| step.0.name.key(), |step| format!("step {} of {name}", step.0.name));
         self.variables(old.map_or(&[], |p| &p.variables), new.map_or(&[], |p| &p.variables), name.as_str());
     }
 
     /// Says when steps that stay change their order among each other.
-    fn order(&mut self, before: &[crate::process::Step], after: &[crate::process::Step], project: &str) {
-        let names = |of: &[crate::process::Step], other: &[crate::process::Step]| {
-            let other: BTreeSet<_> = other.iter().map(|s| s.name.clone()).collect();
-            of.iter().filter(|s| other.contains(&s.name)).map(|s| s.name.clone()).collect::<Vec<_>>()
+    fn order(&mut self, before: &[Flat<'_>], after: &[Flat<'_>], project: &str) {
+        let names = |of: &[Flat<'_>], other: &[Flat<'_>]| {
+            let other: BTreeSet<_> = other.iter().map(|s| s.0.name.clone()).collect();
+            of.iter().filter(|s| other.contains(&s.0.name)).map(|s| s.0.name.clone()).collect::<Vec<_>>()
         };
         let (old, new) = (names(before, after), names(after, before));
         if old == new {
@@ -212,6 +220,24 @@ impl ApplyReport {
             };
             self.changes.push(Change { action, subject: subject(named), details });
         }
+    }
+}
+
+/// A step that says of its child steps only their names: each of them is compared by itself.
+struct Flat<'s>(&'s Step);
+
+fn steps(project: &ProjectFiles) -> Vec<Flat<'_>> {
+    project.process.all_steps().map(|placed| Flat(placed.step)).collect()
+}
+
+impl Serialize for Flat<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut step = to_json(&Step { steps: Vec::new(), ..self.0.clone() });
+        if let (false, Some(fields)) = (self.0.steps.is_empty(), step.as_object_mut()) {
+            let children: Vec<_> = self.0.steps.iter().map(|child| Json::from(child.name.as_str())).collect();
+            fields.insert("steps".to_owned(), Json::Array(children));
+        }
+        step.serialize(serializer)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod name;
 pub mod process;
 pub mod project;
+pub mod replay;
 pub mod scheduling;
 pub mod schema;
 pub mod secret;
@@ -27,7 +28,9 @@ pub mod workspace;
 
 pub use machine::{Connection, Environment, Machine, SshAuth};
 pub use manifest::{Capability, Manifest};
-pub use name::{EnvironmentName, InvalidName, MachineName, PackageId, PoolName, ProjectName, Role, StepName};
+pub use name::{
+    EnvironmentName, InvalidName, MachineName, PackageId, PoolName, ProjectName, Role, StepName, TokenName,
+};
 pub use process::{On, PluginRef, Process, RunCondition, StartTrigger, Step};
 pub use project::{PinnedGuest, PinnedPackage, Project, Release};
 pub use secret::SecretText;

@@ -66,6 +66,9 @@ pub enum Connection {
         /// Folder for what Windlass keeps there. Default: `~/.windlass`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         home: Option<String>,
+        /// Seconds for which a command whose link was lost tries to get it back before its step gives up. Default: 300.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reconnect_seconds: Option<u32>,
     },
 }
 

@@ -142,6 +142,8 @@ names! {
     StepName = "step";
     /// A role that a machine plays and a step asks for.
     Role = "role";
+    /// Name of a token, by which its owner is known.
+    TokenName = "token";
     /// Name of a pool of workers.
     PoolName = "pool";
     /// Id of a package.

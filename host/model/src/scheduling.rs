@@ -108,6 +108,15 @@ pub struct QuestionView {
     pub title: String,
     /// What is asked.
     pub text: String,
+    /// Node of the run that asks or failed; empty for a task.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// Set when nobody can know how something ended that the run did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown_outcome: bool,
+    /// The last lines that the run logged, when its outcome is unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
     /// The answers there are.
     pub choices: Vec<String>,
     /// Who may answer. Empty: whoever may deploy.
@@ -142,6 +151,8 @@ pub struct PlanView {
     /// When it ends, in milliseconds from now. None: it waits for what nothing here brings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_in_ms: Option<u64>,
+    /// Whether a duration had to be guessed, its own or that of something it waits for.
+    pub guessed: bool,
     /// How it ends if every step succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,
@@ -154,14 +165,16 @@ pub struct PlanView {
     pub runs: Vec<PlannedRun>,
     /// What waits for what, and how long.
     pub waits: Vec<PlannedWait>,
-    /// Packages for each machine. What a machine has already is not sent again.
-    pub packages: Vec<PlannedPackage>,
+    /// Machines that steps with packages run on, and what has to be moved to each.
+    pub deliveries: Vec<PlannedDelivery>,
+    /// Bytes to be moved in all.
+    pub bytes: u64,
     /// What it locks.
-    pub locks: Vec<String>,
-    /// What people must answer.
-    pub questions: Vec<String>,
-    /// Deadlocks, in words.
-    pub deadlocks: Vec<String>,
+    pub locks: Vec<PlannedLock>,
+    /// What people must answer. They are taken to agree at once.
+    pub questions: Vec<PlannedQuestion>,
+    /// Deadlocks that would be, of any task.
+    pub deadlocks: Vec<PlannedDeadlock>,
 }
 
 /// A step that does not run.
@@ -178,6 +191,11 @@ pub struct PlannedSkip {
 pub struct PlannedRun {
     /// Its node in the tree.
     pub node: String,
+    /// Its step.
+    pub step: String,
+    /// Its machine. None: it runs on the server, or on a worker that is not chosen yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineName>,
     /// When it starts, in milliseconds from now.
     pub starts_in_ms: u64,
     /// When it ends.
@@ -192,24 +210,81 @@ pub struct PlannedRun {
 pub struct PlannedWait {
     /// What waits; empty for the task itself.
     pub node: String,
+    /// The kind of the wait, as in a reason.
+    pub kind: String,
     /// Why, in words.
     pub text: String,
+    /// The task that holds what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<TaskId>,
+    /// What it waits for, such as the canonical name of a lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
     /// From when, in milliseconds from now.
     pub from_in_ms: u64,
     /// How long.
     pub for_ms: u64,
 }
 
-/// A package for a machine.
+/// What has to be moved to a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct PlannedPackage {
+pub struct PlannedDelivery {
     /// The machine.
     pub machine: MachineName,
+    /// Packages to be moved. What the machine was last seen to hold is not among them.
+    pub packages: Vec<PlannedPackage>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packages that it holds already.
+    pub held: u32,
+    /// How long it takes, in milliseconds.
+    pub takes_ms: u64,
+    /// Whether the speed of the way is known from earlier transfers.
+    pub learnt: bool,
+    /// When all is there, in milliseconds from now. None: it is not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub there_in_ms: Option<u64>,
+}
+
+/// A package to be moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedPackage {
     /// The package.
     pub package: String,
     /// Its version.
     pub version: String,
-    /// Its size in bytes, when it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
+    /// Bytes that go over the wire.
+    pub bytes: u64,
+}
+
+/// A resource that a plan locks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedLock {
+    /// Its canonical name.
+    pub resource: String,
+    /// The same in words.
+    pub title: String,
+}
+
+/// A question of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedQuestion {
+    /// What is asked.
+    pub text: String,
+    /// The answers there are.
+    pub choices: Vec<String>,
+    /// Who may answer. Empty: whoever may deploy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub responsible: Vec<String>,
+    /// When, in milliseconds from now.
+    pub in_ms: u64,
+}
+
+/// A deadlock of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedDeadlock {
+    /// The circle, every wait in words.
+    pub text: String,
+    /// When, in milliseconds from now.
+    pub in_ms: u64,
 }

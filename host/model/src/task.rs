@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{EnvironmentName, MachineName, ProjectName, StepName};
+use crate::name::{EnvironmentName, MachineName, PoolName, ProjectName, StepName};
 
 /// Number of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -179,6 +179,9 @@ pub enum TaskKind {
         /// Only these machines, when not empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         machines: Vec<MachineName>,
+        /// Steps that were left out on request.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        skip: Vec<StepName>,
     },
     /// Runs a coordination script.
     Script {
@@ -452,6 +455,15 @@ pub enum TaskChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         progress: Option<Progress>,
     },
+    /// A worker was chosen for a run of a pool.
+    Worker {
+        /// Its node.
+        node: String,
+        /// The worker.
+        machine: MachineName,
+        /// Id of the run there.
+        run: RunId,
+    },
     /// Lines were added to a node.
     Log {
         /// Node they belong to; empty for the task itself.
@@ -471,6 +483,12 @@ pub fn step_node(step: &StepName) -> String {
 #[must_use]
 pub fn run_node(step: &StepName, machine: Option<&MachineName>) -> String {
     format!("{step}/{}", machine.map_or("server", MachineName::as_str))
+}
+
+/// Name of the log node of a run whose worker is chosen once it is ready.
+#[must_use]
+pub fn pool_node(step: &StepName, pool: &PoolName) -> String {
+    format!("{step}/{pool}")
 }
 
 /// Log node of the package barrier.

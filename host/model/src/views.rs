@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     manifest::Manifest,
-    name::{EnvironmentName, MachineName, PackageId, ProjectName},
-    process::Process,
+    name::{EnvironmentName, MachineName, PackageId, ProjectName, StepName, TokenName},
+    process::{Priority, Process},
     project::Project,
     task::{LogLine, TaskId, TaskState},
 };
@@ -215,6 +215,64 @@ pub struct DeployRequest {
     /// Only these machines, when not empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<MachineName>,
+    /// Steps to leave out; a required one cannot be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<StepName>,
+    /// Not before this time, milliseconds since 1970 UTC; at most 30 days ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at_ms: Option<u64>,
+    /// Timed out if it has not started so many seconds after it could have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub expires_after_seconds: Option<u64>,
+    /// Its place among those that wait for their turn. None: what its process says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Whether it takes the place of older ones that have not started. None: what its process says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<bool>,
+}
+
+impl DeployRequest {
+    /// The latest release to all machines of the environment, as soon as there is room.
+    #[must_use]
+    pub fn new(project: ProjectName, environment: EnvironmentName) -> Self {
+        Self {
+            project,
+            environment,
+            version: None,
+            machines: Vec::new(),
+            skip: Vec::new(),
+            start_at_ms: None,
+            expires_after_seconds: None,
+            priority: None,
+            supersede: None,
+        }
+    }
+}
+
+/// A token to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// Name of its owner: whoever uses it answers questions and breaks locks under that name.
+    pub name: TokenName,
+}
+
+/// A token that was made. It is shown this once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NewToken {
+    /// Name of its owner.
+    pub name: TokenName,
+    /// The token itself.
+    pub token: String,
+}
+
+/// A token as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenView {
+    /// Name of its owner.
+    pub name: String,
 }
 
 /// A script to run.

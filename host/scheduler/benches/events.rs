@@ -93,7 +93,7 @@ impl Durations for Fixed {
     fn run(&self, _: RunKey, _: &TaskPlan, _: Option<&MachineName>) -> u64 {
         1000
     }
-    fn packages(&self, _: TaskId, _: Option<&MachineName>) -> u64 {
+    fn packages(&self, _: TaskId, _: &TaskPlan, _: Option<&MachineName>) -> u64 {
         500
     }
     fn person(&self, _: &Question) -> u64 {

@@ -77,6 +77,21 @@ pub enum WaitOn {
     Person(Box<Ask>),
     /// Something only the run knows of, in words. [`Event::RunReady`] ends it.
     Other(String),
+    /// Any of the others, but no longer than until a moment: then it is resumed all the same.
+    Limited {
+        /// What it waits for.
+        on: Box<WaitOn>,
+        /// The moment.
+        until_ms: u64,
+    },
+}
+
+impl WaitOn {
+    /// The same with a limit.
+    #[must_use]
+    pub fn until(self, until_ms: u64) -> Self {
+        Self::Limited { on: Box::new(self), until_ms }
+    }
 }
 
 /// A question that a run asks.

@@ -23,7 +23,7 @@ pub trait Durations {
     /// A run that starts now, or the rest of one that runs already.
     fn run(&self, run: RunKey, plan: &TaskPlan, machine: Option<&MachineName>) -> u64;
     /// Bringing its packages to a machine; none is the server.
-    fn packages(&self, task: TaskId, machine: Option<&MachineName>) -> u64;
+    fn packages(&self, task: TaskId, plan: &TaskPlan, machine: Option<&MachineName>) -> u64;
     /// A person's answer.
     fn person(&self, question: &Question) -> u64;
 }
@@ -166,10 +166,13 @@ impl World for Future<'_> {
     fn react(&mut self, now_ms: u64, decision: &Decision) -> Vec<(u64, Event)> {
         match decision {
             Decision::Acquire { task, machines, server } => {
+                let Some(plan) = self.plans.get(task) else {
+                    return Vec::new();
+                };
                 let places = machines.iter().cloned().map(Some).chain(server.then_some(None));
                 let (durations, arrivals, own) = (self.durations, &mut self.arrivals, *task == self.focus);
                 let arrive = |machine: Option<MachineName>| {
-                    let takes = durations.packages(*task, machine.as_ref());
+                    let takes = durations.packages(*task, plan, machine.as_ref());
                     if own {
                         arrivals.push((machine.clone(), now_ms.saturating_add(takes)));
                     }
@@ -249,7 +252,8 @@ impl Watch {
             Decision::TaskState { task, state } => {
                 self.close(Subject::Task(task), at_ms);
                 if state == TaskState::Executing {
-                    self.found.starts_ms = Some(at_ms);
+                    // One that had to give up its place meanwhile begins no second time.
+                    self.found.starts_ms.get_or_insert(at_ms);
                 }
             }
             Decision::StepState { task, step, .. } => self.close(Subject::Step(task, step), at_ms),

@@ -50,6 +50,8 @@ pub enum Choice {
     Fail,
     /// Try again.
     Retry,
+    /// Take it as done: nobody could know, and a person does.
+    Done,
     /// Go on as if it had succeeded.
     Ignore,
     /// Leave the machine out of the rest of the task.
@@ -69,6 +71,7 @@ impl Choice {
         match self {
             Self::Fail => "fail",
             Self::Retry => "retry",
+            Self::Done => "done",
             Self::Ignore => "ignore",
             Self::Exclude => "exclude",
             Self::Proceed => "proceed",

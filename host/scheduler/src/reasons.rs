@@ -129,6 +129,7 @@ fn run_waits(state: &State, task: &Task, key: RunKey) -> Option<Cause> {
                 WaitOn::Until(until_ms) => Some(Cause::Sleep { until_ms: *until_ms }),
                 WaitOn::Person(_) => asked(task, |question| question.about == About::Run(key)),
                 WaitOn::Other(text) => Some(Cause::Other { text: text.clone() }),
+                WaitOn::Limited { .. } => None,
             }
         }
         Phase::Over(_) => None,

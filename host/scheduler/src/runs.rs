@@ -30,7 +30,8 @@ impl RunProgress {
             _ => false,
         };
         let wakes = self.waits.as_ref().is_some_and(|waits| {
-            waits.ready.is_none() && matches!(waits.on, crate::event::WaitOn::Until(until) if until == at)
+            let comes = matches!(waits.on, crate::event::WaitOn::Until(until) if until == at);
+            waits.ready.is_none() && (comes || waits.until_ms == Some(at))
         });
         phase
             || wakes

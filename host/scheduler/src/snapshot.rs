@@ -207,6 +207,9 @@ impl State {
                 self.timers.set(call.until_ms, Timer::Lock(request));
             }
             if let Some(waits) = run.waits.filter(|waits| waits.ready.is_none()) {
+                if let Some(until) = waits.until_ms {
+                    self.timers.set(until, Timer::Run(key));
+                }
                 match waits.on {
                     WaitOn::Tasks(tasks) => {
                         for task in tasks {

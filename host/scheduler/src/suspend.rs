@@ -20,6 +20,10 @@ impl Turn<'_> {
         if self.running(key).filter(fit).is_none() {
             return;
         }
+        let (on, until_ms) = match on {
+            WaitOn::Limited { on, until_ms } => (*on, Some(until_ms)),
+            on => (on, None),
+        };
         let on = match on {
             WaitOn::Tasks(mut tasks) => {
                 tasks.retain(|task| self.state.tasks.contains_key(task));
@@ -35,13 +39,18 @@ impl Turn<'_> {
             WaitOn::Until(until) => *until <= self.now,
             _ => false,
         };
+        let ready = ready || until_ms.is_some_and(|until| until <= self.now);
+        if let Some(until) = until_ms {
+            self.state.timers.set(until, Timer::Run(key));
+        }
         match &on {
             WaitOn::Tasks(tasks) => self.await_tasks(key, tasks),
             WaitOn::Until(until) => self.state.timers.set(*until, Timer::Run(key)),
             WaitOn::Person(ask) => self.ask_for_run(key, ask),
-            WaitOn::Other(_) => {}
+            // A limit within a limit: nobody asks for one, and the outer one counts.
+            WaitOn::Other(_) | WaitOn::Limited { .. } => {}
         }
-        self.change_run(key, |run| run.waits = Some(Suspended { on, ticket, ready: None }));
+        self.change_run(key, |run| run.waits = Some(Suspended { on, until_ms, ticket, ready: None }));
         if ready {
             return self.run_ready(key, Resume::default());
         }

@@ -4,139 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod common;
+mod scenario;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs};
 
-use common::{Scene, StepWords, run, step};
-use serde::Deserialize;
-use windlass_model::{
-    RunCondition, RunState, TaskId, TaskState,
-    manifest::{LockMode, LockNeed, LockScope},
-};
-use windlass_scheduler::{Decision, Isolation, Parent, Settings, StepPlan, TaskPlan, WaitOn};
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    /// What it is about.
-    about: String,
-    #[serde(default)]
-    settings: BTreeMap<String, u64>,
-    tasks: Vec<Task>,
-    /// How long runs take, by `step/machine`; the others take 10.
-    #[serde(default)]
-    takes: BTreeMap<String, u64>,
-    #[serde(default)]
-    events: Vec<Happens>,
-    timeline: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Task {
-    /// Number; a range such as `1-50` makes many.
-    id: String,
-    #[serde(default)]
-    at: u64,
-    /// `{n}` stands for the number.
-    project: String,
-    #[serde(default)]
-    max_parallelism: Option<u32>,
-    /// The task whose first run queued it.
-    #[serde(default)]
-    parent: Option<u64>,
-    steps: Vec<Step>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Step {
-    name: String,
-    on: String,
-    #[serde(default)]
-    with_previous: bool,
-    #[serde(default)]
-    child: bool,
-    #[serde(default)]
-    packages: bool,
-    #[serde(default)]
-    window: Option<u32>,
-    #[serde(default)]
-    when: Option<RunCondition>,
-    /// `exclusive`, `shared`, or `resource name`.
-    #[serde(default)]
-    isolation: Option<String>,
-    #[serde(default)]
-    hold: Option<LockScope>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Happens {
-    at: u64,
-    #[serde(default)]
-    cancel: Option<u64>,
-    /// The first run of a task waits for the ends of others.
-    #[serde(default)]
-    waits: Option<(u64, Vec<u64>)>,
-}
-
-fn plan_step(from: &Step, n: u64) -> StepPlan {
-    let mut plan = step(&from.name, &from.on.replace("{n}", &n.to_string()));
-    if from.with_previous {
-        plan = plan.with_previous();
-    }
-    plan.child = from.child;
-    plan.needs_packages = from.packages;
-    plan.window = from.window;
-    plan.condition = from.when.unwrap_or_default();
-    plan.hold = from.hold.unwrap_or_default();
-    plan.isolation = match from.isolation.as_deref() {
-        None | Some("exclusive") => Isolation::Exclusive,
-        Some("shared") => Isolation::Shared,
-        Some(name) => {
-            Isolation::Resources(vec![LockNeed::new(name.replace("{n}", &n.to_string()), LockMode::Exclusive)])
-        }
-    };
-    plan
-}
-
-fn settings(from: &File) -> Settings {
-    let mut value = serde_json::to_value(Settings::for_cores(2)).unwrap();
-    for (name, limit) in &from.settings {
-        assert!(value.get(name).is_some(), "no setting {name}");
-        value[name] = (*limit).into();
-    }
-    serde_json::from_value(value).unwrap()
-}
-
-fn scene(file: &File) -> Scene {
-    let mut scene = Scene::with(settings(file));
-    for task in &file.tasks {
-        let (from, to) = task.id.split_once('-').unwrap_or((&task.id, &task.id));
-        for n in from.parse::<u64>().unwrap()..=to.parse().unwrap() {
-            let project = task.project.replace("{n}", &n.to_string());
-            let steps = task.steps.iter().map(|step| plan_step(step, n)).collect();
-            let mut plan: TaskPlan = common::deploy(&project, "1.0.0", steps);
-            plan.max_parallelism = task.max_parallelism;
-            plan.parent = task.parent.map(|parent| Parent { run: run(parent, 0, 0), detached: false });
-            scene = scene.task(task.at, n, plan);
-        }
-    }
-    for (node, ms) in &file.takes {
-        scene = scene.takes(node, *ms);
-    }
-    for happens in &file.events {
-        if let Some(task) = happens.cancel {
-            scene = scene.cancel(happens.at, task);
-        }
-        if let Some((task, others)) = &happens.waits {
-            let on = WaitOn::Tasks(others.iter().copied().map(TaskId).collect());
-            scene = scene.waits(happens.at, run(*task, 0, 0), on);
-        }
-    }
-    scene
-}
+use common::Scene;
+use scenario::{File, scene};
+use windlass_model::{RunState, TaskState};
+use windlass_scheduler::Decision;
 
 /// What is done and how it ends: one line a moment, and the makespan.
 fn timeline(scene: Scene) -> Vec<String> {
@@ -169,8 +44,7 @@ fn timeline(scene: Scene) -> Vec<String> {
 
 #[test]
 fn every_scenario_takes_the_expected_course() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(scenario::folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 9);
     for path in files {
@@ -191,8 +65,7 @@ fn every_scenario_takes_the_expected_course() {
 #[test]
 fn fifty_projects_on_one_host() {
     let makespan = |name: &str| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/fifty-{name}.yaml"));
-        let file: File = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let file = File::named(&format!("fifty-{name}"));
         scene(&file).play().last().unwrap().0
     };
     let names = ["mutex", "bypass", "deployment", "resources"];
@@ -207,8 +80,7 @@ fn fifty_projects_on_one_host() {
 /// While deployments hold their machine to the end, no two of them are mixed.
 #[test]
 fn deployments_that_hold_their_machine_do_not_mix() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/fifty-deployment.yaml");
-    let file: File = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let file = File::named("fifty-deployment");
     let mut open = None;
     for (at, words, decision) in scene(&file).play() {
         match decision {

@@ -97,7 +97,8 @@ impl ScriptHost {
         let thread = thread::Builder::new().name("script".to_owned()).stack_size(STACK).spawn(move || {
             let run = || evaluate(&script, &request, arguments, &state);
             let ending = catch_unwind(AssertUnwindSafe(run));
-            drop(place);
+            // Nothing of a run that is suspended may outlive the word that it is.
+            drop((script, request, state, place));
             // Nobody listens when the run was abandoned.
             let _ = tell.send(ending.unwrap_or_else(|_| broken()));
         });

@@ -151,7 +151,8 @@ impl Batch {
     }
 
     /// The bytes of keys and values, which is what group commit budgets by.
-    pub(crate) fn bytes(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.ops.iter().map(Op::bytes).sum()
     }
 

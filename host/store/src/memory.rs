@@ -50,6 +50,25 @@ impl MemoryStore {
         Self { state: Mutex::default(), hub: Hub::new(Seq(0), stop.clone()), stop }
     }
 
+    /// Puts a record back as it was, for looking at what is left of a damaged store.
+    pub(crate) fn put_back(&self, table: TableName, key: Bytes, version: Seq, value: Bytes) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.tables.entry(table).or_default().insert(key, (version, value));
+    }
+
+    /// Applies a commit as it was, for the same.
+    pub(crate) fn replay(&self, seq: Seq, ops: &[Op]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.seq = state.seq.max(seq);
+        state.apply(seq, ops);
+    }
+
+    /// How many records there are.
+    pub(crate) fn count(&self) -> u64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.tables.values().map(|rows| rows.len() as u64).sum()
+    }
+
     fn lock(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         self.stop.check()?;
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))

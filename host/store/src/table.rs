@@ -165,6 +165,27 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         Ok(Stored { key: record.key, value, version: record.version })
     }
 
+    /// Reads one page of the table, without the records that cannot be read; tells why they cannot.
+    ///
+    /// # Errors
+    /// When the store stopped.
+    pub async fn scan_readable(
+        &self,
+        store: &dyn Store,
+        scan: Scan,
+    ) -> Result<(TypedPage<T>, Option<Bytes>, Vec<StoreError>), StoreError> {
+        let page = store.scan(scan).await?;
+        let last = page.records.last().map(|record| record.key.clone());
+        let (mut records, mut damaged) = (Vec::with_capacity(page.records.len()), Vec::new());
+        for record in page.records {
+            match self.decode(record) {
+                Ok(record) => records.push(record),
+                Err(error) => damaged.push(error),
+            }
+        }
+        Ok((TypedPage { records, more: page.more }, last, damaged))
+    }
+
     /// Decodes a value that belongs to `key`.
     ///
     /// # Errors

@@ -74,6 +74,8 @@ pub enum Subject {
     Scheduler,
     /// Commits a second of the embedded store.
     Store,
+    /// What durability costs: an effect's records, and a deployment beside one without a disk.
+    Durable,
 }
 
 impl Subject {
@@ -84,6 +86,7 @@ impl Subject {
             Self::Deploy => ["windlass-tests", "deploy"],
             Self::Scheduler => ["windlass-scheduler", "events"],
             Self::Store => ["windlass-store", "commit_rate"],
+            Self::Durable => ["windlass-tests", "durable"],
         }
     }
 }

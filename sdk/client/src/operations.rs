@@ -6,12 +6,13 @@ use reqwest::{Body, Method, Url};
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 use windlass_model::{
-    Environment, Machine, MachineName, Project, ProjectName, Release, TaskId, TaskState,
+    Environment, Machine, MachineName, Project, ProjectName, Release, TaskId, TaskState, TokenName,
+    replay::ReplayView,
     scheduling::{AnswerRequest, BreakRequest, BrokenLock, LockView, PlanView, QuestionView, WhyView},
     task::{TaskDetail, TaskQuery, TaskSummary},
     views::{
-        DeployRequest, Items, LogPage, MachineReport, PackageView, PluginRecord, ProjectDetail, PushMode, PushReport,
-        ReleaseRequest, ScriptRequest, ServerInfo, TrustReport, TrustRequest,
+        DeployRequest, Items, LogPage, MachineReport, NewToken, PackageView, PluginRecord, ProjectDetail, PushMode,
+        PushReport, ReleaseRequest, ScriptRequest, ServerInfo, TokenRequest, TokenView, TrustReport, TrustRequest,
     },
     workspace::{ApplyReport, Workspace},
 };
@@ -222,6 +223,12 @@ impl Client {
         self.get(self.url(&["tasks", &id.to_string(), "why"])).await
     }
 
+    /// Executes a run again against its journal, touching nothing. It is named by its id, or by its task if that has
+    /// only one.
+    pub async fn replay(&self, run: &str) -> Result<ReplayView> {
+        self.get(self.url(&["runs", run, "replay"])).await
+    }
+
     /// Makes a queued task the next.
     pub async fn move_to_top(&self, id: TaskId) -> Result<TaskSummary> {
         self.send(Method::POST, self.url(&["tasks", &id.to_string(), "top"]), EMPTY).await
@@ -258,6 +265,21 @@ impl Client {
     /// What a deployment would do, if it were queued now.
     pub async fn plan(&self, request: &DeployRequest) -> Result<PlanView> {
         self.send(Method::POST, self.url(&["plan"]), Some(request)).await
+    }
+
+    /// Names of all tokens.
+    pub async fn tokens(&self) -> Result<Vec<TokenView>> {
+        self.list(&["tokens"]).await
+    }
+
+    /// Makes a token.
+    pub async fn create_token(&self, name: &TokenName) -> Result<NewToken> {
+        self.send(Method::POST, self.url(&["tokens"]), Some(&TokenRequest { name: name.clone() })).await
+    }
+
+    /// Makes a token void.
+    pub async fn revoke_token(&self, name: &TokenName) -> Result<TokenView> {
+        self.send(Method::DELETE, self.url(&["tokens", name.as_str()]), EMPTY).await
     }
 
     /// A range of a node's log.

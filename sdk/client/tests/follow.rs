@@ -40,9 +40,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(windlass_api::serve(listener, engine.clone(), async {
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        let served = tokio::spawn(windlass_api::serve(listener, engine.clone(), stopped, PATIENCE));
         Self { engine, address, token, stop, served, _data: data }
     }
 

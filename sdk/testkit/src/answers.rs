@@ -40,7 +40,7 @@ impl State {
             }
             Effect::Tasks { query } => Ok(Outcome::Tasks(self.list(query))),
             Effect::AwaitQuiet { query, wait_ms } => self.await_quiet(query, *wait_ms),
-            Effect::Deploy { project, environment, version } => {
+            Effect::Deploy { project, environment, version, .. } => {
                 Ok(Outcome::Number(self.deploy(project, environment, version.as_deref())))
             }
             Effect::AwaitTask { task, wait_ms } => self.await_task(*task, *wait_ms),

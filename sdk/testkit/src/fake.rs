@@ -7,12 +7,12 @@ use std::{
 
 use async_trait::async_trait;
 use windlass_effects::{
-    Answer, CancelToken, Effect, Entry, EntryState, HttpResponse, JournalStore, Line, LineSink, MemoryJournal,
-    PackageInfo, Performer,
+    Answer, Attempt, Call, CancelToken, Effect, EffectClass, Entry, EntryState, HttpResponse, JournalStore, Line,
+    LineSink, MemoryJournal, PackageInfo, Performer, Promise,
 };
 use windlass_model::{SecretText, TaskId, TaskState, manifest::LockMode};
 
-use crate::{machine::FakeMachine, task::FakeTask};
+use crate::{machine::FakeMachine, replay::Past, task::FakeTask};
 
 /// Everything outside a guest, made for one test. Each run starts from it as it was built.
 #[derive(Debug, Clone, Default)]
@@ -130,13 +130,22 @@ pub(crate) struct Live {
     /// State after each effect; the first is the state before any.
     history: Mutex<Vec<State>>,
     journal: MemoryJournal,
+    /// The run is suspended when it asks for the effect of this index.
+    suspend_at: Option<u64>,
 }
+
+/// What a run is told that is suspended by a test.
+pub(crate) const SUSPENDED: &str = "it goes on as the test wants";
 
 impl Live {
     /// A world that has this history already. It is never empty: the first state is the start.
-    pub(crate) fn new(start: State, later: impl IntoIterator<Item = State>) -> Self {
-        let history = std::iter::once(start).chain(later).collect();
-        Self { history: Mutex::new(history), journal: MemoryJournal::default() }
+    pub(crate) fn new(start: State, past: Past) -> Self {
+        let history = std::iter::once(start).chain(past.later).collect();
+        Self { history: Mutex::new(history), journal: MemoryJournal::default(), suspend_at: past.suspend_at }
+    }
+
+    fn stops(&self, index: u64) -> bool {
+        self.suspend_at == Some(index)
     }
 
     pub(crate) fn history(&self) -> Vec<State> {
@@ -151,7 +160,10 @@ impl Live {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = history.last().cloned().unwrap_or_default();
         let answer = state.answer(index, effect);
-        history.push(state);
+        // What is never recorded is asked again by a replay, and changes nothing.
+        if effect.class() != EffectClass::Pinned {
+            history.push(state);
+        }
         answer
     }
 }
@@ -161,18 +173,32 @@ impl Performer for Live {
     async fn perform(&self, index: u64, effect: &Effect, _: &CancelToken) -> Answer {
         self.answer(index, effect)
     }
+
+    async fn attempt(&self, call: Call<'_>, cancel: &CancelToken) -> Attempt {
+        if self.stops(call.index) {
+            return Attempt::Suspended(SUSPENDED.to_owned());
+        }
+        Attempt::Answered(self.perform(call.index, call.effect, cancel).await)
+    }
 }
 
 #[async_trait]
 impl JournalStore for Live {
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
-        self.journal.record(entry, durable).await
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
+        // Of what nobody remembers, a server that stops after its record asks a person.
+        if self.stops(entry.index) && entry.class == EffectClass::Untracked {
+            return Err(SUSPENDED.to_owned());
+        }
+        self.journal.record(entry, promise).await
     }
 
     async fn local(&self, mut entry: Entry, effect: &Effect) -> Result<Answer, String> {
+        if self.stops(entry.index) {
+            return Err(SUSPENDED.to_owned());
+        }
         let answer = self.answer(entry.index, effect);
         entry.state = EntryState::Answered(answer.clone());
-        self.journal.record(&entry, true).await?;
+        self.journal.record(&entry, Promise::Durable).await?;
         Ok(answer)
     }
 }

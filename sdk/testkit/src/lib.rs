@@ -27,6 +27,7 @@ mod fake;
 mod machine;
 #[cfg(feature = "plugins")]
 mod plugin;
+mod replay;
 mod run;
 mod scenario;
 mod task;
@@ -36,7 +37,8 @@ pub use fake::FakeWorld;
 pub use machine::{FakeMachine, Reply};
 #[cfg(feature = "plugins")]
 pub use plugin::PluginInputs;
-pub use run::{ReplayMismatch, Run};
+pub use replay::ReplayMismatch;
+pub use run::Run;
 pub use scenario::{Scenario, ScenarioError, scenarios};
 pub use task::FakeTask;
 pub use transcript::Transcript;

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use windlass_effects::{PackageHandle, SecretHandle, SessionHandle, Waist};
 use windlass_model::manifest::{InputKind, With};
-use windlass_wasm::{Config, LentPackage, LentSession, Limits, PluginHost, RunRequest};
+use windlass_wasm::{Config, LentPackage, LentSession, Limits, Plugin, PluginHost, RunRequest};
 
 use crate::{
     fake::FakeWorld,
-    run::{FINISHED, ReplayMismatch, Run, finish, same},
+    replay::{Past, at_every_index},
+    run::{FINISHED, Run, finish},
 };
 
 /// What a plugin is given: its `with:`. Inputs that are secrets or packages hold the name of one in the world.
@@ -20,23 +21,32 @@ impl FakeWorld {
     /// # Errors
     /// When the component is refused; how the run went is in the answer.
     pub async fn run_plugin(&self, component: &[u8], with: PluginInputs) -> Result<Run, String> {
-        self.replay_plugin(component, with, 0..1).await.map_err(|fault| fault.to_string())
+        let prepared = self.prepare(component, with).await?;
+        Ok(self.plugin_from(&prepared, Past::default()).await)
     }
 
-    /// Runs a plugin once from its start, then once from every index of its journal. Every transcript must be the same.
+    /// Runs a plugin once to its end, then interrupted at every index of its journal: as if the server had died there,
+    /// and suspended there and taken up again. Effects, answers, lines and the ending must be the same each time.
     ///
     /// # Errors
     /// When the component is refused, or the first replay that went another way.
     pub async fn replay_plugin_at_every_index(&self, component: &[u8], with: PluginInputs) -> Result<Run, String> {
-        self.replay_plugin(component, with, 0..usize::MAX).await
+        let prepared = self.prepare(component, with).await?;
+        at_every_index(async |past| self.plugin_from(&prepared, past).await).await.map_err(|fault| fault.to_string())
     }
 
-    async fn replay_plugin(
-        &self,
-        component: &[u8],
-        with: PluginInputs,
-        indexes: std::ops::Range<usize>,
-    ) -> Result<Run, String> {
+    async fn plugin_from(&self, prepared: &Prepared, past: Past) -> Run {
+        let Prepared { host, plugin, request } = prepared;
+        let (live, recorder) = self.live(request.grants.iter().cloned(), past);
+        let waist = Arc::clone(&recorder) as Arc<dyn Waist>;
+        let ending = match host.run(plugin, request.clone(), waist).await {
+            Ok(_) => FINISHED.to_owned(),
+            Err(error) => error.to_string(),
+        };
+        finish(ending, &live, &recorder)
+    }
+
+    async fn prepare(&self, component: &[u8], with: PluginInputs) -> Result<Prepared, String> {
         let host = PluginHost::new(Config::default()).map_err(|error| error.to_string())?;
         let plugin = host.load(component).await.map_err(|refused| refused.to_string())?;
         let manifest = plugin.manifest();
@@ -64,28 +74,13 @@ impl FakeWorld {
             grants: manifest.capabilities.iter().cloned().collect(),
             limits: Limits::default(),
         };
-        let mut first: Option<Run> = None;
-        for index in indexes {
-            let (recorded, later) = match &first {
-                None => (Vec::new(), Vec::new()),
-                Some(run) if index > run.journal.len() => break,
-                Some(run) => (
-                    run.journal.iter().take(index).cloned().collect(),
-                    run.history.iter().skip(1).take(index).cloned().collect(),
-                ),
-            };
-            let (live, recorder) = self.live(request.grants.iter().cloned(), recorded, later);
-            let waist = Arc::clone(&recorder) as Arc<dyn Waist>;
-            let ending = match host.run(&plugin, request.clone(), waist).await {
-                Ok(_) => FINISHED.to_owned(),
-                Err(error) => error.to_string(),
-            };
-            let run = finish(ending, &live, &recorder);
-            match &first {
-                None => first = Some(run),
-                Some(first) => same(index, first, &run).map_err(|fault: Box<ReplayMismatch>| fault.to_string())?,
-            }
-        }
-        first.ok_or_else(|| "nothing was run".to_owned())
+        Ok(Prepared { host, plugin, request })
     }
+}
+
+/// A plugin that is loaded, and what it is given.
+struct Prepared {
+    host: PluginHost,
+    plugin: Plugin,
+    request: RunRequest,
 }

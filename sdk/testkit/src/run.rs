@@ -11,6 +11,7 @@ use windlass_script::{Ending, Request, Script, ScriptHost};
 
 use crate::{
     fake::{FakeWorld, Live, State},
+    replay::{Past, ReplayMismatch, at_every_index},
     transcript::{Recorder, Transcript},
 };
 
@@ -40,28 +41,16 @@ impl fmt::Display for Run {
     }
 }
 
-/// A replay that went another way than the run before it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("replayed from entry {index} the run went another way\n-- first run:\n{first}\n-- replayed:\n{replayed}")]
-pub struct ReplayMismatch {
-    /// Entries that were recorded when the replay began.
-    pub index: usize,
-    /// The run without replay.
-    pub first: String,
-    /// The replay.
-    pub replayed: String,
-}
-
 pub(crate) const FINISHED: &str = "finished";
 
 impl FakeWorld {
     /// Runs a coordination script. It is granted what its head asks for.
     pub async fn run_script<'a>(&self, source: &str, arguments: impl IntoIterator<Item = (&'a str, Value)>) -> Run {
-        self.script_from(source, &owned(arguments), Vec::new(), Vec::new()).await
+        self.script_from(source, &owned(arguments), Past::default()).await
     }
 
-    /// Runs a script once from its start, then once from every index of its journal as the server would after a
-    /// crash there. Every transcript must be the same.
+    /// Runs a script once to its end, then interrupted at every index of its journal: as if the server had died there,
+    /// and suspended there and taken up again. Effects, answers, lines and the ending must be the same each time.
     ///
     /// # Errors
     /// The first replay that went another way.
@@ -71,23 +60,10 @@ impl FakeWorld {
         arguments: impl IntoIterator<Item = (&'a str, Value)>,
     ) -> Result<Run, Box<ReplayMismatch>> {
         let arguments = owned(arguments);
-        let first = self.script_from(source, &arguments, Vec::new(), Vec::new()).await;
-        for index in 0..=first.journal.len() {
-            let recorded: Vec<_> = first.journal.iter().take(index).cloned().collect();
-            let later: Vec<_> = first.history.iter().skip(1).take(index).cloned().collect();
-            let replayed = self.script_from(source, &arguments, recorded, later).await;
-            same(index, &first, &replayed)?;
-        }
-        Ok(first)
+        at_every_index(async |past| self.script_from(source, &arguments, past).await).await
     }
 
-    async fn script_from(
-        &self,
-        source: &str,
-        arguments: &BTreeMap<String, Value>,
-        recorded: Vec<Entry>,
-        later: Vec<State>,
-    ) -> Run {
+    async fn script_from(&self, source: &str, arguments: &BTreeMap<String, Value>, past: Past) -> Run {
         let script = match Script::compile("script.rhai", source) {
             Ok(script) => Arc::new(script),
             Err(fault) => {
@@ -100,7 +76,7 @@ impl FakeWorld {
             }
         };
         let needs = script.manifest().needs.clone();
-        let (live, recorder) = self.live(needs, recorded, later);
+        let (live, recorder) = self.live(needs, past);
         let sessions = self.start.machines.iter().zip(1..);
         let request = Request {
             arguments: arguments.clone(),
@@ -122,11 +98,11 @@ impl FakeWorld {
     pub(crate) fn live(
         &self,
         capabilities: impl IntoIterator<Item = Capability>,
-        recorded: Vec<Entry>,
-        later: Vec<State>,
+        mut past: Past,
     ) -> (Arc<Live>, Arc<Recorder>) {
         let start = &self.start;
-        let live = Arc::new(Live::new(start.clone(), later));
+        let recorded = std::mem::take(&mut past.recorded);
+        let live = Arc::new(Live::new(start.clone(), past));
         let names = start.machines.iter().map(|machine| machine.name.clone());
         let packages = start.packages.iter().map(|(info, _)| info.id.clone());
         let grants = Grants {
@@ -150,13 +126,6 @@ impl FakeWorld {
 
 pub(crate) fn finish(ending: String, live: &Live, recorder: &Recorder) -> Run {
     Run { ending, transcript: recorder.transcript(), journal: live.entries(), history: live.history() }
-}
-
-pub(crate) fn same(index: usize, first: &Run, replayed: &Run) -> Result<(), Box<ReplayMismatch>> {
-    if first.transcript == replayed.transcript && first.ending == replayed.ending {
-        return Ok(());
-    }
-    Err(Box::new(ReplayMismatch { index, first: first.to_string(), replayed: replayed.to_string() }))
 }
 
 fn owned<'a>(arguments: impl IntoIterator<Item = (&'a str, Value)>) -> BTreeMap<String, Value> {

@@ -85,6 +85,7 @@ impl FakeTask {
             version: self.version.clone(),
             environment: self.environment.parse().ok()?,
             machines: self.machines.iter().filter_map(|name| name.parse().ok()).collect(),
+            skip: Vec::new(),
         };
         let state = self.state_at(now_ms);
         Some(TaskSummary {

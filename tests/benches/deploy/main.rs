@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ansible::Ansible;
 use server::{Bench, archive};
+use windlass_engine::EngineConfig;
 use windlass_tests::sshd::Sshd;
 
 const ROUNDS: usize = 3;
@@ -38,7 +39,8 @@ fn main() -> Anything<()> {
     let folder = tempfile::tempdir()?;
     let peer = if given("--no-peer") { None } else { Some(Ansible::prepare(folder.path(), &targets)?) };
     let big = archive(folder.path(), mebibytes)?;
-    let bench = runtime.block_on(Bench::open(folder.path(), &targets, &big, steps))?;
+    let bench = EngineConfig::new(folder.path().join("data"));
+    let bench = runtime.block_on(Bench::open(bench, (&targets, "windlass"), &big, steps))?;
 
     println!("{mebibytes} MiB to {count} targets: transfer, verify, extract, script, switch");
     reset_peak();

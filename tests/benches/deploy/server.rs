@@ -29,8 +29,14 @@ pub struct Bench {
 
 impl Bench {
     /// With plugins installed, machines known and their connections open.
-    pub async fn open(folder: &Path, targets: &[Sshd], archive: &Path, steps: usize) -> Anything<Self> {
-        let engine = Engine::open(EngineConfig::new(folder.join("data"))).await?;
+    /// `home` is the folder that it has for itself on each target.
+    pub async fn open(
+        config: EngineConfig,
+        (targets, home): (&[Sshd], &str),
+        archive: &Path,
+        steps: usize,
+    ) -> Anything<Self> {
+        let engine = Engine::open(config).await?;
         for plugin in windlass_tests::guests::plugins().await? {
             engine.install_plugin(std::fs::read(plugin)?.into()).await?;
         }
@@ -43,7 +49,7 @@ impl Bench {
             machines: targets
                 .iter()
                 .enumerate()
-                .map(|(number, target)| machine(number, target))
+                .map(|(number, target)| machine(number, target, home))
                 .collect::<Result<_, _>>()?,
             projects: vec![project("big", vec![big])?, project("small", small)?],
         };
@@ -71,7 +77,7 @@ impl Bench {
         let environment = "bench".parse()?;
         let task = self
             .engine
-            .deploy(DeployRequest { project, environment, version: Some(version), machines: vec![] })
+            .deploy(DeployRequest { version: Some(version), ..DeployRequest::new(project, environment) })
             .await?;
         loop {
             let Followed::Event(event) = follower.next().await else { continue };
@@ -114,7 +120,7 @@ fn project(name: &str, steps: Vec<Step>) -> Anything<ProjectFiles> {
     Ok(ProjectFiles { project, process: Process { steps, ..Process::default() }, variables: vec![] })
 }
 
-fn machine(number: usize, target: &Sshd) -> Anything<Machine> {
+fn machine(number: usize, target: &Sshd, home: &str) -> Anything<Machine> {
     Ok(Machine {
         name: format!("web{number}").parse()?,
         environments: vec!["bench".parse()?],
@@ -126,7 +132,8 @@ fn machine(number: usize, target: &Sshd) -> Anything<Machine> {
             user: target.user().into(),
             auth: SshAuth::KeyFile { path: target.login_key_path().display().to_string(), passphrase_env: None },
             host_key: Some(target.host_key().into()),
-            home: Some(target.home().join("windlass").display().to_string()),
+            home: Some(target.home().join(home).display().to_string()),
+            reconnect_seconds: None,
         },
         disabled: false,
     })

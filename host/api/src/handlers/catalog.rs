@@ -103,7 +103,10 @@ pub async fn release(call: Call<ReleasePath>) -> Result<Json<Release>, Fault> {
 pub async fn create_release(
     call: Call<ProjectPath, Nothing, OptionalJson<ReleaseRequest>>,
 ) -> Result<Created<Release>, Fault> {
-    let release = call.app.engine.create_release(&call.path.project, call.body.0).await?;
+    Ok(created(call.app.engine.once(call.once).create_release(&call.path.project, call.body.0).await?))
+}
+
+pub fn created(release: Release) -> Created<Release> {
     let (project, version) = (segment(release.project.as_str()), segment(&release.version));
-    Ok(Created { location: format!("/api/v1/projects/{project}/releases/{version}"), value: release })
+    Created { location: format!("/api/v1/projects/{project}/releases/{version}"), value: release }
 }

@@ -6,6 +6,7 @@ pub mod packages;
 pub mod scheduling;
 pub mod server;
 pub mod tasks;
+pub mod tokens;
 
 use windlass_model::views::Items;
 

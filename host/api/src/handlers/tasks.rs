@@ -13,6 +13,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, de};
 use windlass_model::{
     EnvironmentName, MachineName, ProjectName, TaskId, TaskState,
+    replay::ReplayView,
     task::{LogLine, TaskDetail, TaskQuery, TaskSummary},
     views::{DeployRequest, Items, LogPage, ScriptRequest},
 };
@@ -35,6 +36,13 @@ const TASKS: (u32, u32) = (50, 200);
 pub struct TaskPath {
     /// Its number.
     task: TaskId,
+}
+
+/// Which run.
+#[derive(Deserialize, JsonSchema)]
+pub struct RunPath {
+    /// Its id, such as `12.0.m-web1.1`, or the number of a task that has only one.
+    run: String,
 }
 
 /// Which tasks. What is left out does not filter.
@@ -86,16 +94,16 @@ fn separated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TaskState
     parts.map(|part| TaskState::deserialize(de::value::StrDeserializer::<D::Error>::new(part))).collect()
 }
 
-fn created(task: TaskSummary) -> Created<TaskSummary> {
+pub fn created(task: TaskSummary) -> Created<TaskSummary> {
     Created { location: format!("/api/v1/tasks/{}", task.id), value: task }
 }
 
 pub async fn deploy(call: Call<Nothing, Nothing, Json<DeployRequest>>) -> Result<Created<TaskSummary>, Fault> {
-    Ok(created(call.app.engine.deploy(call.body.0).await?))
+    Ok(created(call.app.engine.once(call.once).deploy(call.body.0).await?))
 }
 
 pub async fn run_script(call: Call<Nothing, Nothing, Json<ScriptRequest>>) -> Result<Created<TaskSummary>, Fault> {
-    Ok(created(call.app.engine.run_script(call.body.0).await?))
+    Ok(created(call.app.engine.once(call.once).run_script(call.body.0).await?))
 }
 
 pub async fn tasks(call: Call<Nothing, TasksQuery>) -> Result<Json<Items<TaskSummary>>, Fault> {
@@ -113,6 +121,10 @@ pub async fn task(call: Call<TaskPath>) -> Result<Json<TaskDetail>, Fault> {
 
 pub async fn cancel(call: Call<TaskPath>) -> Result<Json<TaskSummary>, Fault> {
     Ok(Json(call.app.engine.cancel(call.path.task).await?))
+}
+
+pub async fn replay(call: Call<RunPath>) -> Result<Json<ReplayView>, Fault> {
+    Ok(Json(call.app.engine.replay(&call.path.run).await?))
 }
 
 /// A log as JSON lines with their numbers, or as plain text.

@@ -32,9 +32,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(windlass_api::serve(listener, engine.clone(), async {
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        let served = tokio::spawn(windlass_api::serve(listener, engine.clone(), stopped, PATIENCE));
         let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
         Self { engine, address, token, http, stop: Some(stop), served, data }
     }

@@ -4,7 +4,11 @@ use clap::Subcommand;
 use windlass_model::scheduling::{AnswerRequest, QuestionView};
 
 use super::Context;
-use crate::{errors::Failure, exit::Exit, text::visible};
+use crate::{
+    errors::Failure,
+    exit::Exit,
+    text::{date, visible},
+};
 
 /// Look at what tasks ask people, and answer
 #[derive(Debug, Subcommand)]
@@ -14,17 +18,25 @@ pub enum Interruption {
     List,
     /// Answer a question
     #[command(
-        after_help = "Examples:\n  windlass interruption answer 3 retry\n  windlass interruption answer 4 proceed --notes 'checked the graphs'"
+        after_help = "Examples:\n  windlass interruption answer 3 retry\n  windlass interruption answer 3 done --notes 'the receiver has it'\n  windlass interruption answer 4 proceed --notes 'checked the graphs'"
     )]
     Answer {
         /// Its number
         number: u64,
-        /// One of its choices: fail, retry, ignore, exclude, proceed, abort or wait
+        /// One of its choices: fail, retry, done, ignore, exclude, proceed, abort or wait
         choice: String,
         /// Notes, kept with the answer
         #[arg(long, default_value = "")]
         notes: String,
     },
+}
+
+/// What is asked, with what is known of it.
+fn told(asked: &QuestionView) -> String {
+    match asked.last_lines.last() {
+        Some(last) => format!("{}; its last line is: {last}", asked.text),
+        None => asked.text.clone(),
+    }
 }
 
 /// Runs it.
@@ -40,14 +52,16 @@ pub async fn run(context: &Context<'_>, command: Interruption) -> Result<Exit, F
                 vec![
                     asked.number.to_string(),
                     asked.task.to_string(),
-                    visible(&asked.text).to_string(),
+                    visible(&told(asked)).to_string(),
                     asked.choices.join(", "),
+                    if asked.responsible.is_empty() { "anyone".to_owned() } else { asked.responsible.join(", ") },
+                    asked.expires_ms.map(date).unwrap_or_default(),
                 ]
             };
             context.ui.list(
                 &found,
                 |asked| asked.number.to_string(),
-                &["number", "task", "question", "answers"],
+                &["number", "task", "question", "answers", "who", "until (UTC)"],
                 cells,
             )?;
         }

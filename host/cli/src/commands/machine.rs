@@ -122,7 +122,15 @@ impl From<Add> for Record {
                     (None, Some(env)) => SshAuth::Password { env },
                     (None, None) => SshAuth::Agent,
                 };
-                Connection::Ssh { host, port, user, auth, host_key: add.host_key, home: add.home }
+                Connection::Ssh {
+                    host,
+                    port,
+                    user,
+                    auth,
+                    host_key: add.host_key,
+                    home: add.home,
+                    reconnect_seconds: None,
+                }
             }
             None => Connection::Local { home: add.home },
         };

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod plugin;
 pub mod project;
 pub mod release;
+mod replay;
 pub mod restore;
 pub mod schema;
 pub mod script;
@@ -23,6 +24,7 @@ pub mod store;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod token;
 pub mod validate;
 pub mod why;
 mod workspace;
@@ -81,6 +83,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Why(command) => wait_for(false, why::run(&context, command)),
         Command::Lock(command) => wait_for(false, lock::run(&context, command)),
         Command::Interruption(command) => wait_for(false, interruption::run(&context, command)),
+        Command::Token(command) => wait_for(false, token::run(&context, command)),
         Command::Apply(command) => wait_for(false, apply::run(&context, command)),
         Command::Validate(command) => wait_for(false, validate::run(&context, command)),
         Command::Package(command) => wait_for(false, package::run(&context, command)),

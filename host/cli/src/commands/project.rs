@@ -49,11 +49,12 @@ fn shown(detail: &ProjectDetail) -> String {
         text = format!("{text}: {}", visible(&detail.project.description));
     }
     let mut table = Table::new(&["step", "uses", "on"]);
-    for step in &detail.process.steps {
+    for step in detail.process.all_steps() {
         // The form in which the file says it, without its braces and quotes.
-        let on = serde_json::to_string(&step.on).unwrap_or_default().replace(['{', '}', '"'], "").replace(':', ": ");
+        let on = serde_json::to_string(&step.on()).unwrap_or_default().replace(['{', '}', '"'], "").replace(':', ": ");
         let on = if on == "null" { String::new() } else { on };
-        table.row([step.name.as_str(), &step.uses.to_string(), &on]);
+        let name = if step.parent.is_some() { format!("  {}", step.name) } else { step.name.to_string() };
+        table.row([&name, &step.does(), &on]);
     }
     let releases: Vec<String> = detail.releases.iter().take(RELEASES).map(|version| visible(version)).collect();
     let releases = match releases.len() {

@@ -114,8 +114,8 @@ pub async fn run(context: &Context<'_>, command: Release) -> Result<Exit, Failur
 /// What a release holds, as a table.
 fn pins(release: &Record) -> String {
     let mut table = Table::new(&["", "name", "version", "size"]);
-    for step in &release.process.steps {
-        table.row(["step", step.name.as_str(), &step.uses.to_string(), ""]);
+    for step in release.process.all_steps() {
+        table.row(["step", step.name.as_str(), &step.does(), ""]);
     }
     for (id, package) in &release.packages {
         table.row(["package", id.as_str(), &package.version, &bytes(package.size)]);

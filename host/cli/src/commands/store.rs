@@ -36,7 +36,7 @@ pub enum Store {
 /// When the folder holds no store, or a server uses it.
 pub async fn run(context: &Context<'_>, command: Store) -> Result<Exit, Failure> {
     let Store::Check { data } = command;
-    let flags = ServerFlags { data, listen: None, log_format: None, plugins: None };
+    let flags = ServerFlags { data, ..ServerFlags::default() };
     let data = Server::resolve(flags, &ProcessEnv, context.config_file()?)?.data;
     let checked = offline::check(&data).await.map_err(Failure::from)?;
     report(context, &checked)?;

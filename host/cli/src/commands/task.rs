@@ -69,6 +69,15 @@ pub enum Task {
         /// Its number
         task: TaskId,
     },
+    /// Execute a run again against its journal, touching nothing, and show each effect with its outcome
+    #[command(
+        after_help = "Examples:\n  windlass task replay 12\n  windlass task replay 12.0.m-web1.1 -o json",
+        long_about = "Execute a run again against its journal, touching nothing, and show each effect with its outcome.\n\nThe debugger for plugins and scripts: the guest runs as it did, and everything it asks for is answered from the record. Where the guest no longer matches its journal, the entry is told, with what was recorded and what was asked."
+    )]
+    Replay {
+        /// Its id, such as 12.0.m-web1.1, or the number of a task that has only one run
+        run: String,
+    },
     /// Make a queued task the next
     #[command(after_help = "Examples:\n  windlass task top 12\n  windlass task top 12 -o json")]
     Top {
@@ -117,6 +126,13 @@ pub async fn run(context: &Context<'_>, command: Task) -> Result<Exit, Failure> 
         }
         Task::Follow { task, timeout } => {
             return follow(context.ui, &client, task, Watch { timeout, cancel_on_timeout: false }).await;
+        }
+        Task::Replay { run } => {
+            let replayed = client.replay(&run).await?;
+            context.ui.one(&replayed, |replayed| replayed.run.to_string(), super::replay::shown)?;
+            if replayed.fault.is_some() {
+                return Ok(Exit::Conflict);
+            }
         }
         Task::Top { task } => {
             let task = client.move_to_top(task).await?;

@@ -39,6 +39,9 @@ fn shown(why: &WhyView) -> String {
         text.push_str(&line(wait, now));
     }
     for asked in &why.questions {
+        for last in &asked.last_lines {
+            text.push_str(&format!("\n    | {}", visible(last)));
+        }
         let answers = asked.choices.join("|");
         text.push_str(&format!("\n  answer with: windlass interruption answer {} {answers}", asked.number));
     }

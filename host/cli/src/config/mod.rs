@@ -3,18 +3,26 @@
 //! The file is strict TOML and belongs to whoever runs a server. From it a client takes only where the server *of this
 //! machine* is, never another address: a file in somebody's folder must not be able to send a token elsewhere.
 
+mod limits;
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
 
 use crate::errors::Failure;
 
+pub use limits::Limits;
+
 /// Where a server listens when nobody says otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7227);
+/// How long a stop may take when nobody says otherwise, and at most.
+const DEFAULT_STOP_WITHIN: Duration = Duration::from_secs(10);
+const MAX_STOP_WITHIN: Duration = Duration::from_secs(3600);
 /// Largest configuration file.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -30,6 +38,11 @@ pub struct File {
     pub log_format: Option<LogFormat>,
     /// Folder of plugins to install at start; relative to the file.
     pub plugins: Option<PathBuf>,
+    /// How long a stop may wait for what cannot be taken up later.
+    pub stop_within_seconds: Option<u64>,
+    /// How much happens at once.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// How the server logs.
@@ -68,6 +81,8 @@ pub struct ServerFlags {
     pub log_format: Option<LogFormat>,
     /// `--plugins`
     pub plugins: Option<PathBuf>,
+    /// `--stop-within`
+    pub stop_within: Option<u64>,
 }
 
 /// The settings of a server.
@@ -81,6 +96,10 @@ pub struct Server {
     pub log_format: Option<LogFormat>,
     /// Folder of plugins to install at start.
     pub plugins: Option<PathBuf>,
+    /// How long a stop may wait for what cannot be taken up later.
+    pub stop_within: Duration,
+    /// How much happens at once.
+    pub limits: Limits,
 }
 
 impl Server {
@@ -99,12 +118,16 @@ impl Server {
                 return Err(bad_variable("WINDLASS_LOG_FORMAT", other, "pretty or json"));
             }
         };
+        let stop_within = parsed(env, "WINDLASS_STOP_WITHIN", "a number of seconds, such as 10")?;
+        let stop_within = flags.stop_within.or(stop_within).or(file.stop_within_seconds);
         let data = flags.data.or(path("WINDLASS_DATA")).or(file.data);
         Ok(Self {
             data: data.unwrap_or_else(|| default_data(env)),
             listen: flags.listen.or(listen).or(file.listen).unwrap_or(DEFAULT_LISTEN),
             log_format: flags.log_format.or(format).or(file.log_format),
             plugins: flags.plugins.or(path("WINDLASS_PLUGINS")).or(file.plugins),
+            stop_within: stop_within.map_or(DEFAULT_STOP_WITHIN, Duration::from_secs).min(MAX_STOP_WITHIN),
+            limits: file.limits,
         })
     }
 
@@ -196,10 +219,9 @@ impl File {
                 }
                 None => path.to_owned(),
             };
-            Failure::new("config", "the configuration file cannot be used")
-                .at(place)
-                .cause(error.message())
-                .fix("it may hold data, listen, log_format and plugins; correct or remove the line")
+            Failure::new("config", "the configuration file cannot be used").at(place).cause(error.message()).fix(
+                "it may hold data, listen, log_format, plugins, stop_within_seconds and [limits]; correct or remove the line",
+            )
         })
     }
 

@@ -6,6 +6,7 @@ mod jsonl;
 mod live;
 pub mod paint;
 mod plain;
+pub mod plan;
 mod table;
 #[cfg(test)]
 mod tests;

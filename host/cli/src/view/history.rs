@@ -116,6 +116,7 @@ fn rank(change: &TaskChange) -> u8 {
     match change {
         TaskChange::Task { state, .. } if !state.is_final() => 0,
         TaskChange::Step { state, .. } if !state.is_final() => 1,
+        TaskChange::Worker { .. } => 2,
         TaskChange::Run { state, .. } if !state.is_final() => 2,
         TaskChange::Log { .. } => 3,
         TaskChange::Run { .. } => 4,

@@ -106,6 +106,13 @@ impl View {
             TaskChange::Run { node, state, reason, error, progress } => {
                 (node.clone(), self.apply_run(at_ms, node, *state, reason, error, progress))
             }
+            TaskChange::Worker { node, machine, run: id } => {
+                let mut runs = steps_mut(&mut self.task).flat_map(|step| &mut step.runs);
+                if let Some(run) = runs.find(|run| run.node == *node) {
+                    (run.machine, run.run) = (Some(machine.clone()), id.clone());
+                }
+                return Vec::new();
+            }
             TaskChange::Log { node, lines } => {
                 return self
                     .apply_log(node, lines)

@@ -33,8 +33,12 @@ use crate::{
     records::{LOG_ENDS, LOGS, LogEnd},
 };
 
-/// Bytes of text in one stored chunk.
-const CHUNK: usize = 20 << 10;
+/// Bytes of one stored chunk, as [`weight`] counts them: below what a record may hold.
+const CHUNK: usize = 30 << 10;
+/// What a line takes beside its text.
+const LINE: usize = 90;
+/// Bytes of text in one commit, about.
+const SECTION: usize = 512 << 10;
 /// Lines in one stored chunk.
 const CHUNK_LINES: usize = 250;
 /// Lines of all nodes that may wait for the writer before printers must wait.
@@ -54,6 +58,10 @@ pub struct Logs {
 #[derive(Default)]
 struct State {
     nodes: HashMap<(TaskId, String), Pending>,
+    /// Nodes with something to write.
+    dirty: usize,
+    /// What was taken out is being written.
+    writing: bool,
     flushed: Vec<oneshot::Sender<()>>,
     closed: bool,
     /// The writer has ended: nobody answers any more.
@@ -62,10 +70,29 @@ struct State {
 
 #[derive(Default)]
 struct Pending {
+    /// Held by each log of the node too.
+    users: Arc<()>,
     end: LogEnd,
     lines: Vec<LogLine>,
+    /// Weight of those lines.
+    bytes: usize,
+    /// What came before them, cut so that each fits a commit.
+    sections: Vec<Section>,
     permits: usize,
     dirty: bool,
+}
+
+/// Lines with where the log ends behind them.
+struct Section {
+    lines: Vec<LogLine>,
+    end: LogEnd,
+}
+
+impl Pending {
+    fn close_section(&mut self) {
+        self.bytes = 0;
+        self.sections.push(Section { lines: std::mem::take(&mut self.lines), end: self.end.clone() });
+    }
 }
 
 impl Logs {
@@ -105,6 +132,7 @@ impl Logs {
             logs: Arc::clone(self),
             task,
             node: node.to_owned(),
+            _user: Arc::clone(&pending.users),
             masker: masker.clone(),
             stored: Mutex::new(pending.end.cursor.clone()),
         }))
@@ -141,7 +169,7 @@ impl Logs {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.lock();
-            if state.ended {
+            if state.ended || (state.dirty == 0 && !state.writing) {
                 return;
             }
             state.flushed.push(sender);
@@ -172,6 +200,7 @@ impl Logs {
         for (task, node, lines) in written {
             self.shared.hub.publish(task, now, TaskChange::Log { node, lines });
         }
+        self.lock().writing = false;
         for sender in flushed {
             // Whoever asked may have gone away.
             let _ = sender.send(());
@@ -187,20 +216,25 @@ impl Logs {
         let mut state = self.lock();
         let (mut written, mut batches, mut permits) = (Vec::new(), Vec::new(), 0);
         let mut batch = Batch::new();
+        (state.dirty, state.writing) = (0, true);
         for ((task, node), pending) in &mut state.nodes {
             if !std::mem::take(&mut pending.dirty) {
                 continue;
             }
             permits += std::mem::take(&mut pending.permits);
-            for chunk in chunks(std::mem::take(&mut pending.lines)) {
-                let first = chunk.first().map_or(0, |line| line.n);
-                LOGS.put(&mut batch, Key::of_id(task.0).text(node).id(first), &chunk)?;
-                written.push((*task, node.clone(), chunk));
-                if batch.ops().len() >= 20 {
+            pending.close_section();
+            for Section { lines, end } in pending.sections.drain(..) {
+                if batch.ops().len() >= 20 || batch.bytes() >= SECTION {
                     batches.push(std::mem::take(&mut batch));
                 }
+                // Lines and the end that counts them are in one batch: a kill between would bring the lines again.
+                for chunk in chunks(lines) {
+                    let first = chunk.first().map_or(0, |line| line.n);
+                    LOGS.put(&mut batch, Key::of_id(task.0).text(node).id(first), &chunk)?;
+                    written.push((*task, node.clone(), chunk));
+                }
+                LOG_ENDS.put(&mut batch, Key::of_id(task.0).text(node), &end)?;
             }
-            LOG_ENDS.put(&mut batch, Key::of_id(task.0).text(node), &pending.end)?;
         }
         if !batch.is_empty() {
             batches.push(batch);
@@ -214,18 +248,33 @@ impl Logs {
         self.lock().nodes.retain(|(of, _), pending| *of != task || pending.dirty);
     }
 
+    /// Forgets a node that nobody logs to for now. Its lines must be flushed before.
+    pub fn let_go(&self, task: TaskId, node: &str) {
+        let key = (task, node.to_owned());
+        let mut state = self.lock();
+        let unused = |pending: &Pending| !pending.dirty && Arc::strong_count(&pending.users) == 1;
+        if state.nodes.get(&key).is_some_and(unused) {
+            state.nodes.remove(&key);
+        }
+    }
+
     fn add(&self, task: TaskId, node: &str, lines: Vec<(LogLevel, String)>, source: Source, permits: usize) {
         let at_ms = self.shared.clock.now_ms();
         let mut state = self.lock();
-        let pending = state.nodes.entry((task, node.to_owned())).or_default();
+        let State { nodes, dirty, .. } = &mut *state;
+        let pending = nodes.entry((task, node.to_owned())).or_default();
         let count = lines.len() as u64;
         for (level, text) in lines {
+            pending.bytes += weight(&text);
             pending.lines.push(LogLine { n: pending.end.lines, at_ms, level, text });
             pending.end.lines += 1;
         }
         pending.end.cursor.advance(source, count);
+        if pending.bytes >= SECTION {
+            pending.close_section();
+        }
         pending.permits += permits;
-        pending.dirty = true;
+        *dirty += usize::from(!std::mem::replace(&mut pending.dirty, true));
         drop(state);
         self.wake.notify_one();
     }
@@ -235,14 +284,20 @@ impl Logs {
     }
 }
 
+/// The bytes of a line of that text as stored, at most: some characters are written as two.
+fn weight(text: &str) -> usize {
+    LINE + text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\' | b'\t')).count()
+}
+
 fn chunks(lines: Vec<LogLine>) -> Vec<Vec<LogLine>> {
     let (mut chunks, mut chunk, mut bytes) = (Vec::new(), Vec::new(), 0);
     for line in lines {
-        if !chunk.is_empty() && (bytes + line.text.len() > CHUNK || chunk.len() == CHUNK_LINES) {
+        let weight = weight(&line.text);
+        if !chunk.is_empty() && (bytes + weight > CHUNK || chunk.len() == CHUNK_LINES) {
             chunks.push(std::mem::take(&mut chunk));
             bytes = 0;
         }
-        bytes += line.text.len();
+        bytes += weight;
         chunk.push(line);
     }
     if !chunk.is_empty() {
@@ -261,7 +316,22 @@ mod tests {
             .map(|n| LogLine { n, at_ms: 0, level: LogLevel::Info, text: "x".repeat((n as usize * 37) % 5000) })
             .collect();
         let chunks = chunks(lines.clone());
-        assert!(chunks.iter().all(|chunk| chunk.iter().map(|line| line.text.len()).sum::<usize>() <= CHUNK + MAX_LINE));
+        assert!(chunks.iter().all(|chunk| chunk.iter().map(|line| line.text.len()).sum::<usize>() <= CHUNK));
         assert_eq!(chunks.concat(), lines);
+    }
+
+    #[test]
+    fn no_text_makes_a_chunk_too_large_for_a_record() {
+        let texts = ["\"", "\\", "\t", "\u{fffd}", "x"].map(|one| text::clean(&one.repeat(MAX_LINE)));
+        let lines = texts.iter().cycle().take(600).cloned().chain((0..5000).map(|_| "\"".repeat(90)));
+        // What a build prints: many lines of the width of a terminal.
+        let lines = lines.chain((0..2000).map(|_| "x".repeat(80)));
+        let lines =
+            lines.enumerate().map(|(n, text)| LogLine { n: n as u64, at_ms: u64::MAX, level: LogLevel::Stderr, text });
+        for chunk in chunks(lines.collect()) {
+            let mut batch = Batch::new();
+            LOGS.put(&mut batch, Key::of_id(u64::MAX).text("a/node").id(u64::MAX), &chunk).unwrap();
+            assert!(batch.bytes() <= windlass_store::MAX_VALUE_BYTES, "{} bytes", batch.bytes());
+        }
     }
 }

@@ -106,6 +106,8 @@ pub struct NodeLog {
     pub(super) logs: Arc<Logs>,
     pub(super) task: TaskId,
     pub(super) node: String,
+    /// Says that the node is in use.
+    pub(super) _user: Arc<()>,
     pub(super) masker: Masker,
     /// What will come again of what is stored already.
     pub(super) stored: Mutex<LogCursor>,

@@ -1,7 +1,7 @@
 //! What a line may look like: no control sequences, no messages to the step.
 
-/// Longest line kept whole, in bytes; longer ones are cut into several.
-pub(super) const MAX_LINE: usize = 16 << 10;
+/// Longest line kept whole, in bytes; longer ones are cut into several. Twice of it fits a record.
+pub(super) const MAX_LINE: usize = 15 << 10;
 
 /// Whether a line is a message to the step, such as `##windlass[setVariable …]`, and not meant for people: it may
 /// carry a secret in a form that no mask knows yet.

@@ -31,6 +31,7 @@ pub async fn check(data: &Path) -> Result<Checked, EngineError> {
         move || windlass_store::check(&folder, &options()).map_err(|error| invalid("store", error))
     })
     .await?;
+    let damaged = folder.clone();
     let opened = blocking(move || EmbeddedStore::open(&folder, &options()).map_err(EngineError::internal)).await;
     match opened {
         Ok(store) => {
@@ -42,8 +43,13 @@ pub async fn check(data: &Path) -> Result<Checked, EngineError> {
             }
         }
         Err(error) if checked.is_sound() => checked.damaged("records", format!("they were not looked at: {error}")),
-        // Why is in the findings already.
-        Err(_) => checked.note("records", "they were not looked at one by one, because the journal is damaged"),
+        // Why is in the findings already; what can be read is looked at all the same.
+        Err(_) => {
+            let salvaged = blocking(move || {
+                windlass_store::salvage(&damaged, &options()).map_err(|error| invalid("store", error))
+            });
+            check_records(&salvaged.await?.store, &mut checked).await?;
+        }
     }
     let data = data.to_owned();
     blocking(move || {
@@ -104,7 +110,10 @@ async fn tables(store: &dyn Store, checked: &mut Checked, known: &mut BTreeSet<T
     look.parts(&r::SNAPSHOT).await?;
     look.table(&r::COUNTERS).await?;
     look.table(&r::DURATIONS).await?;
+    look.table(&r::HELD).await?;
+    look.table(&r::RATES).await?;
     look.table(&r::BROKEN_LOCKS).await?;
+    look.table(&r::ONCE).await?;
     look.table(&r::TOKENS).await?;
     look.table(&RESTORED).await
 }

@@ -2,15 +2,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
-use windlass_effects::{Answer, CancelToken, Command, EnvValue, Exit, Failure, Outcome, Program, Stdin};
+use windlass_effects::{Answer, CancelToken, Command, Effect, EnvValue, Exit, Failure, Outcome, Program, Stdin};
 use windlass_machines::{CommandSpec, Interpreter, Machine, OutputSink, Stream, Ticket};
 use windlass_model::task::LogLevel;
 
@@ -28,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Commands {
     tickets: Mutex<Vec<Ticket>>,
-    processes: Mutex<HashMap<u64, Arc<Process>>>,
+    processes: Mutex<HashMap<u64, Attached>>,
 }
 
 /// A command that goes on beside the guest.
@@ -38,10 +41,63 @@ struct Process {
     ended: watch::Sender<Option<Result<i32, Failure>>>,
 }
 
+/// A process that is followed, for as long as this is kept.
+struct Attached {
+    process: Arc<Process>,
+    ticket: Ticket,
+    following: JoinHandle<()>,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // The process itself goes on.
+        self.following.abort();
+    }
+}
+
 impl Commands {
     /// Tickets whose results are no longer needed on the machine once the run's end is durable.
     pub fn take_tickets(&self) -> Vec<Ticket> {
-        std::mem::take(&mut self.tickets.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut tickets = std::mem::take(&mut *self.tickets.lock().unwrap_or_else(PoisonError::into_inner));
+        tickets.extend(self.processes().values().map(|attached| attached.ticket.clone()));
+        tickets
+    }
+
+    /// Keeps a ticket until the run's end.
+    pub fn keep(&self, ticket: Ticket) {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
+    }
+
+    /// Lets go of the processes as the run is suspended: they go on, and are attached to again. The results of those
+    /// commands that have ended are no longer needed.
+    pub async fn detach(&self) -> Vec<Ticket> {
+        let attached: Vec<_> = self.processes().drain().map(|(_, attached)| attached).collect();
+        for mut attached in attached {
+            attached.following.abort();
+            // Once it has ended it prints nothing more.
+            let _ = (&mut attached.following).await;
+        }
+        std::mem::take(&mut *self.tickets.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn processes(&self) -> MutexGuard<'_, HashMap<u64, Attached>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a replay shows of processes: one that was started is followed again, until its end is known.
+    pub fn replayed(&self, run: &RunPerformer, index: u64, effect: &Effect, answer: &Answer) {
+        match (effect, answer) {
+            (Effect::Start { command, .. }, Ok(_)) => {
+                if let Ok(machine) = run.machine() {
+                    // Where that fails, so does the call that asks for it.
+                    let _ = self.attach(run, machine, index, command.quiet);
+                }
+            }
+            (Effect::Wait { process, .. }, Ok(_)) => {
+                self.processes().remove(process);
+            }
+            _ => {}
+        }
     }
 
     /// Runs a command to its end.
@@ -53,14 +109,14 @@ impl Commands {
         command: &Command,
         cancel: &CancelToken,
     ) -> Answer {
-        let (ticket, spec) = (ticket(run, index)?, spec(run, command)?);
+        let (ticket, spec) = (run.ticket(index)?, spec(run, command)?);
         let mut sink = Sink::new(run, index, command);
         let result = {
             let stop = stopper(cancel);
             machine.run(&ticket, &spec, &mut sink, &stop.token).await
         };
         sink.finish().await;
-        if !matches!(&result, Err(error) if error.is_retryable()) {
+        if result.as_ref().map_or_else(|error| error.is_end_of_run(), |_| true) {
             self.tickets.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
         }
         let exit = result.map_err(failure)?;
@@ -76,7 +132,7 @@ impl Commands {
 
     /// Starts a command that goes on beside the guest.
     pub async fn start(&self, run: &RunPerformer, machine: &Arc<Machine>, index: u64, command: &Command) -> Answer {
-        let (ticket, spec) = (ticket(run, index)?, spec(run, command)?);
+        let (ticket, spec) = (run.ticket(index)?, spec(run, command)?);
         machine.start(&ticket, &spec).await.map_err(failure)?;
         self.attach(run, machine, index, command.quiet)?;
         Ok(Outcome::Number(index))
@@ -135,7 +191,7 @@ impl Commands {
 
     /// Ends a process.
     pub async fn kill(&self, run: &RunPerformer, machine: &Arc<Machine>, process: u64) -> Answer {
-        machine.cancel(&ticket(run, process)?, GRACE).await.map_err(failure)?;
+        machine.cancel(&run.ticket(process)?, GRACE).await.map_err(failure)?;
         Ok(Outcome::Done)
     }
 
@@ -147,35 +203,30 @@ impl Commands {
         number: u64,
         quiet: bool,
     ) -> Result<Arc<Process>, Failure> {
-        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(process) = processes.get(&number) {
-            return Ok(Arc::clone(process));
+        let mut processes = self.processes();
+        if let Some(attached) = processes.get(&number) {
+            return Ok(Arc::clone(&attached.process));
         }
-        let ticket = ticket(run, number)?;
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner).push(ticket.clone());
+        let ticket = run.ticket(number)?;
         let process =
             Arc::new(Process { output: Mutex::default(), grown: Notify::new(), ended: watch::Sender::new(None) });
-        processes.insert(number, Arc::clone(&process));
         let mut sink = ProcessSink {
             process: Arc::clone(&process),
             printers: (!quiet).then(|| printers(run, number)),
             taken: Taken::default(),
         };
-        let machine = Arc::clone(machine);
-        tokio::spawn(async move {
-            let result = machine.follow(&ticket, &mut sink, &CancellationToken::new()).await;
+        let (machine, followed) = (Arc::clone(machine), ticket.clone());
+        let following = tokio::spawn(async move {
+            let result = machine.follow(&followed, &mut sink, &CancellationToken::new()).await;
             for printer in sink.printers.iter_mut().flatten() {
                 printer.finish().await;
             }
             sink.process.ended.send_replace(Some(result.map(|exit| exit.code).map_err(failure)));
             sink.process.grown.notify_waiters();
         });
+        processes.insert(number, Attached { process: Arc::clone(&process), ticket, following });
         Ok(process)
     }
-}
-
-fn ticket(run: &RunPerformer, index: u64) -> Result<Ticket, Failure> {
-    Ticket::new(format!("{}.{index}", run.id)).map_err(failure)
 }
 
 fn printers(run: &RunPerformer, index: u64) -> [Printer; 2] {

@@ -7,7 +7,8 @@ use std::{
 
 use windlass_effects::Masker;
 use windlass_model::{
-    EnvironmentName, Machine, MachineName, Release, SecretText, Step, StepName, TaskId, TaskKind, VariableValue,
+    EnvironmentName, Machine, MachineName, Release, SecretText, StepName, TaskId, TaskKind, VariableValue,
+    process::Placed,
     variables::{Context, Outputs, Place, System, VariableSet},
 };
 use windlass_store::Key;
@@ -60,9 +61,17 @@ pub struct TaskContext {
 /// # Errors
 /// When the store stopped, or something the task pinned is gone.
 pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, EngineError> {
+    let what = tasks::summary(services, task).await?.what;
+    gather(services, task, what).await
+}
+
+/// The same for a task that need not exist yet.
+///
+/// # Errors
+/// When the store stopped, or something it would pin is gone.
+pub async fn gather(services: &Services, task: TaskId, what: TaskKind) -> Result<TaskContext, EngineError> {
     let store = &*services.shared.store;
-    let summary = tasks::summary(services, task).await?;
-    let (subject, variables) = match summary.what {
+    let (subject, variables) = match what {
         TaskKind::Deployment { project, version, environment, .. } => {
             let key = releases::key(&project, &version);
             let release = RELEASES
@@ -96,6 +105,17 @@ pub async fn load(services: &Services, task: TaskId) -> Result<TaskContext, Engi
 pub struct Known {
     outputs: Arc<Outputs>,
     secrets: Vec<SecretText>,
+    /// Of all secrets, made once for all runs that know no more: making it costs more than a small step.
+    masker: Masker,
+    /// The same as stored, for who pins it.
+    stored: Arc<Vec<StoredOutput>>,
+}
+
+impl Known {
+    /// The outputs as stored.
+    pub(super) fn stored(&self) -> &[StoredOutput] {
+        &self.stored
+    }
 }
 
 /// The variables of one run.
@@ -110,22 +130,8 @@ pub struct RunVariables {
 
 impl TaskContext {
     /// The variables as a run of a step sees them, with outputs of earlier steps, and what masks its log.
-    ///
-    /// # Errors
-    /// When the store stopped or a secret cannot be opened.
-    pub async fn for_run(
-        &self,
-        services: &Services,
-        step: Option<(&Step, usize)>,
-        machine: Option<&Machine>,
-    ) -> Result<RunVariables, EngineError> {
-        Ok(self.seen_by(&self.known(services).await?, step, machine))
-    }
-
-    /// The same, from outputs that were read before.
     #[must_use]
-    pub fn seen_by(&self, known: &Known, step: Option<(&Step, usize)>, machine: Option<&Machine>) -> RunVariables {
-        let secrets: Vec<_> = known.secrets.iter().chain(&self.secrets).cloned().collect();
+    pub fn seen_by(&self, known: &Known, step: Option<(Placed<'_>, usize)>, machine: Option<&Machine>) -> RunVariables {
         let mut system = System::new().task(self.task);
         let mut place = Place::default();
         if let Subject::Deployment { release, environment } = &self.subject {
@@ -136,7 +142,7 @@ impl TaskContext {
         if let Some((step, index)) = step {
             system = system.step(&step.name, index);
             place.step = Some(step.name.clone());
-            if let Some(windlass_model::On::Role(role)) = &step.on {
+            if let Some(windlass_model::On::Role(role)) = step.on() {
                 place.step_role = Some(role.clone());
             }
         }
@@ -147,7 +153,7 @@ impl TaskContext {
         }
         let outputs = Arc::clone(&known.outputs);
         let context = Context::new(Arc::clone(&self.variables), place).system(system.clone()).outputs(outputs);
-        RunVariables { context, masker: Masker::new(&secrets), system }
+        RunVariables { context, masker: known.masker.clone(), system }
     }
 
     /// The outputs of the task so far: read from the store once, kept up by [`TaskContext::note`].
@@ -162,13 +168,30 @@ impl TaskContext {
             Some(known) => (known, news),
             None => {
                 let stored = all(&*services.shared.store, &OUTPUTS, OUTPUTS.starting_with(self.task.0)).await?;
-                (Known::default(), stored)
+                (Known { masker: Masker::new(&self.secrets), ..Known::default() }, stored)
             }
         };
+        let secrets = all_known.secrets.len();
         for output in news {
             self.add(services, &mut all_known, output)?;
         }
+        if all_known.secrets.len() > secrets {
+            all_known.masker = Masker::new(all_known.secrets.iter().chain(&self.secrets));
+        }
         Ok(known.insert(all_known).clone())
+    }
+
+    /// Outputs that a run saw when it began, whatever came since.
+    ///
+    /// # Errors
+    /// When a secret cannot be opened.
+    pub(super) fn pinned(&self, services: &Services, outputs: Vec<StoredOutput>) -> Result<Known, EngineError> {
+        let mut known = Known::default();
+        for output in outputs {
+            self.add(services, &mut known, output)?;
+        }
+        known.masker = Masker::new(known.secrets.iter().chain(&self.secrets));
+        Ok(known)
     }
 
     /// Takes in an output that is in the store now.
@@ -177,9 +200,10 @@ impl TaskContext {
     }
 
     fn add(&self, services: &Services, known: &mut Known, output: StoredOutput) -> Result<(), EngineError> {
-        let Ok(step) = StepName::new(output.step) else {
+        let Ok(step) = StepName::new(&output.step) else {
             return Ok(());
         };
+        Arc::make_mut(&mut known.stored).push(output.clone());
         let machine = output.machine.and_then(|machine| MachineName::new(machine).ok());
         let outputs = Arc::make_mut(&mut known.outputs);
         match output.value {

@@ -1,38 +1,19 @@
-//! One run from start to its last word.
+//! One run from start to its last word, or until it is suspended.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
-use windlass_effects::{
-    CancelToken, Failure, Grants, Layers, PackageHandle, PackageInfo, SecretHandle, SessionHandle, Waist,
-};
-use windlass_model::{
-    Machine, MachineName, Manifest, RunId, SecretText, Step,
-    manifest::InputKind,
-    task::{LogLevel, run_node},
-    template::Mode,
-    variables::Context,
-};
-use windlass_packages::digest::Sha256;
+use windlass_effects::{CancelToken, Failure, Layers, Masker, Stop, UNKNOWN_OUTCOME, Waist};
+use windlass_machines::{Machine, Ticket};
+use windlass_model::{MachineName, RunId, task::LogLevel};
 use windlass_scheduler::{RunKey, RunOutcome};
-use windlass_script::Ending;
-use windlass_wasm::{LentPackage, LentSession, Limits, RunError, RunRequest};
+use windlass_store::Batch;
 
 use super::{
-    commands::Commands,
-    context::{self, RunVariables, Subject, TaskContext},
-    journal::{StoredJournal, recorded},
-    performer::RunPerformer,
+    begin::{Begun, UNAVAILABLE, Unready, begin, begin_node, run_id, step_of},
+    context::TaskContext,
+    guest,
 };
-use crate::{error::EngineError, logs::NodeLog, services::Services};
-
-/// The handle of the one machine that a run is lent.
-const SESSION: SessionHandle = SessionHandle(1);
-/// Longest run whose step names no limit; the scheduler stops it long before.
-const WALL: Duration = Duration::from_secs(7 * 24 * 3600);
+use crate::{logs::NodeLog, services::Services};
 
 /// A run that is to be executed.
 pub struct Execution {
@@ -44,47 +25,104 @@ pub struct Execution {
     pub attempt: u32,
     /// Set when it shall stop.
     pub cancel: CancelToken,
+    /// What has gone wrong in its task so far.
+    pub error: Option<String>,
 }
 
-/// How a run ended, and what is left to do once that is durable.
-pub struct Ended {
+/// How an execution ended.
+pub enum Ended {
+    /// The run waits, and the scheduler knows for what: it is started again when that has come.
+    Suspended(Settled),
+    /// The run is over.
+    Over(Box<Over>),
+}
+
+/// How a run ended.
+pub struct Over {
     /// How.
     pub outcome: RunOutcome,
-    /// Results that the machine may forget then.
-    pub settled: Option<(Arc<windlass_machines::Machine>, Vec<windlass_machines::Ticket>)>,
+    /// Records that belong into the commit of its end.
+    pub with: Batch,
+    /// What its machine may forget then.
+    pub settled: Settled,
 }
 
-/// Executes a run. Never fails: what goes wrong is its outcome.
-pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execution: Execution) -> Ended {
-    let cancel = execution.cancel.clone();
-    match begin(services, context, &execution).await {
-        Ok(begun) => {
-            let result = match &context.subject {
-                Subject::Deployment { release, .. } => run_step(services, release, &begun).await,
-                Subject::Script { name, text, arguments } => run_script(services, name, text, arguments, &begun).await,
-            };
-            let outcome = judge(result, &begun.log, &cancel);
-            services.logs.flush().await;
-            let tickets = begun.performer.commands.take_tickets();
-            Ended { outcome, settled: begun.performer.machine.clone().map(|machine| (machine, tickets)) }
-        }
-        Err(failure) => {
-            let node = begin_node(context, &execution);
-            let id = run_id(&execution, step_of(context, execution.run).is_some());
-            if let Ok(log) =
-                services.logs.open(execution.run.task, &node, id.as_str(), &windlass_effects::Masker::default()).await
-            {
-                let outcome = judge(Err(failure), &log, &cancel);
-                services.logs.flush().await;
-                return Ended { outcome, settled: None };
-            }
-            Ended { outcome: RunOutcome::Failed { error: failure.message }, settled: None }
-        }
+impl Ended {
+    /// A run that ended before it could do anything.
+    #[must_use]
+    pub fn early(outcome: RunOutcome) -> Self {
+        Self::Over(Box::new(Over { outcome, with: Batch::new(), settled: None }))
     }
 }
 
+/// Results that the machine may forget, once what came before is durable.
+pub type Settled = Option<(Arc<Machine>, Vec<Ticket>)>;
+
+/// Executes a run. Never fails: what goes wrong is its outcome.
+pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execution: Execution) -> Ended {
+    if step_of(context, execution.run).is_some_and(|step| step.uses.is_none()) {
+        // A person agreed to it, or its child steps do its work.
+        return Ended::early(RunOutcome::Succeeded);
+    }
+    let node = begin_node(context, &execution);
+    let ended = match begin(services, context, &execution).await {
+        Ok(begun) => go_on(services, begun).await,
+        Err(Unready::Suspended) => Ended::Suspended(None),
+        Err(Unready::Failed(failure)) => {
+            let unavailable = failure.code == UNAVAILABLE;
+            let id = run_id(&execution, step_of(context, execution.run).is_some());
+            let log = services.logs.open(execution.run.task, &node, id.as_str(), &Masker::default()).await;
+            match log {
+                Ok(log) => {
+                    let outcome = match judge(Err(failure), &id, &log, &execution.cancel) {
+                        RunOutcome::Failed { error } if unavailable => RunOutcome::Unavailable { error },
+                        outcome => outcome,
+                    };
+                    services.logs.flush().await;
+                    Ended::early(outcome)
+                }
+                Err(_) => Ended::early(RunOutcome::Failed { error: failure.message }),
+            }
+        }
+    };
+    match &ended {
+        // What the log keeps of it in memory would be most of what a suspended run takes.
+        Ended::Suspended(_) => {
+            services.logs.flush().await;
+            services.logs.let_go(execution.run.task, &node);
+        }
+        Ended::Over(_) => services.offline.over(execution.run),
+    }
+    ended
+}
+
+async fn go_on(services: &Arc<Services>, begun: Begun) -> Ended {
+    let waist = begun.waist();
+    let result = guest::run(services, &begun.parts, waist).await;
+    let commands = &begun.performer.commands;
+    let settled = |tickets| begun.performer.machine.clone().map(|machine| (machine, tickets));
+    let result = match result {
+        Err(Stop::Suspended(_)) => {
+            let tickets = commands.detach().await;
+            // Without them the run would do again what the machine is about to forget.
+            let kept = begun.journal.keep_waiting().await;
+            return Ended::Suspended(kept.ok().and_then(|()| settled(tickets)));
+        }
+        Err(Stop::Diverged(diverged)) => {
+            let fix = format!("see both with windlass task replay {}, then deploy again", begun.parts.id);
+            Err(Failure::new("diverged", format!("the step {diverged}")).fix(fix))
+        }
+        Err(Stop::Host(why)) => Err(Failure::new("host", why)),
+        Ok(result) => result,
+    };
+    let outcome = judge(result, &begun.parts.id, &begun.log, &begun.cancel);
+    services.logs.flush().await;
+    let (with, settled) = (begun.journal.take_waiting(), settled(commands.take_tickets()));
+    Ended::Over(Box::new(Over { outcome, with, settled }))
+}
+
 /// The last word of a run, said in its log and told to the scheduler.
-fn judge(result: Result<(), Failure>, log: &NodeLog, cancel: &CancelToken) -> RunOutcome {
+fn judge(result: Result<(), Failure>, id: &RunId, log: &NodeLog, cancel: &CancelToken) -> RunOutcome {
     let failure = match result {
         Ok(()) => return RunOutcome::Succeeded,
         Err(failure) => failure,
@@ -93,280 +131,27 @@ fn judge(result: Result<(), Failure>, log: &NodeLog, cancel: &CancelToken) -> Ru
         log.conclude(LogLevel::Warning, "cancelled");
         return RunOutcome::Cancelled;
     }
+    tracing::debug!(run = %id, code = failure.code, "a run failed");
     log.conclude(LogLevel::Error, &failure.message);
     if let Some(fix) = failure.attribute("fix").filter(|fix| !fix.is_empty()) {
         log.conclude(LogLevel::Error, &format!("fix: {fix}"));
     }
     // One line for lists; the log has the rest.
     let error = failure.message.lines().next().unwrap_or_default().chars().take(500).collect();
-    if failure.code == "unknown-outcome" { RunOutcome::Unknown { error } } else { RunOutcome::Failed { error } }
-}
-
-/// A run that is ready to go.
-struct Begun {
-    task: Arc<TaskContext>,
-    run: RunKey,
-    id: RunId,
-    step: Option<Step>,
-    log: Arc<NodeLog>,
-    context: Context,
-    masker: windlass_effects::Masker,
-    performer: Arc<RunPerformer>,
-    cancel: CancelToken,
-    entries: Vec<windlass_effects::Entry>,
-    plugin: Option<windlass_wasm::Plugin>,
-    lent: BTreeMap<String, LentPackage>,
-    secrets: BTreeMap<String, SecretHandle>,
-    machine: Option<Machine>,
-}
-
-fn begin_node(context: &TaskContext, execution: &Execution) -> String {
-    match step_of(context, execution.run) {
-        Some(step) => run_node(&step.name, execution.machine.as_ref()),
-        None => script_node(context),
-    }
-}
-
-fn script_node(context: &TaskContext) -> String {
-    match &context.subject {
-        Subject::Script { name, .. } => format!("{name}/server"),
-        Subject::Deployment { .. } => String::new(),
-    }
-}
-
-fn step_of(context: &TaskContext, run: RunKey) -> Option<&Step> {
-    match &context.subject {
-        Subject::Deployment { release, .. } => release.process.steps.get(run.step as usize),
-        Subject::Script { .. } => None,
-    }
-}
-
-async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution: &Execution) -> Result<Begun, Failure> {
-    let run = execution.run;
-    let step = step_of(task, run).cloned();
-    let machine = match &execution.machine {
-        Some(name) => Some(context::machine(services, name).await.map_err(engine)?),
-        None => None,
-    };
-    let place = step.as_ref().map(|step| (step, run.step as usize));
-    let RunVariables { mut context, masker, system } =
-        task.for_run(services, place, machine.as_ref()).await.map_err(engine)?;
-    let id = run_id(execution, step.is_some());
-    let node = begin_node(task, execution);
-    let log = services.logs.open(run.task, &node, id.as_str(), &masker).await.map_err(|error| engine(error.into()))?;
-    let entries = recorded(services, &id).await.map_err(|error| engine(error.into()))?;
-
-    let plugin = match (&task.subject, &step) {
-        (Subject::Deployment { release, .. }, Some(step)) => {
-            let pinned = release.guests.get(&step.uses).ok_or_else(|| missing(step))?;
-            Some(services.plugins.load(services, &pinned.sha256).await.map_err(engine)?)
-        }
-        _ => None,
-    };
-    let manifest = plugin.as_ref().map(|plugin| Arc::clone(plugin.manifest()));
-    let (secrets, secret_values) = lend_secrets(manifest.as_deref(), step.as_ref(), &context)?;
-    let (lent, packages) = lend_packages(task, manifest.as_deref(), step.as_ref(), &context)?;
-    if let Some(first) = lent.values().next() {
-        context = context.system(system.package(&first.info.id, &first.info.version));
-    }
-    let reached = match &machine {
-        Some(machine) => Some(reach(services, machine, &log, &execution.cancel).await?),
-        None => None,
-    };
-    let performer = Arc::new(RunPerformer {
-        services: Arc::clone(services),
-        run,
-        id: id.clone(),
-        node,
-        context: context.clone(),
-        log: Arc::clone(&log),
-        secrets: secret_values,
-        packages,
-        machine: reached,
-        commands: Commands::default(),
-    });
-    let cancel = execution.cancel.clone();
-    let task = Arc::clone(task);
-    Ok(Begun { task, run, id, step, log, context, masker, performer, cancel, entries, plugin, lent, secrets, machine })
-}
-
-async fn reach(
-    services: &Services,
-    machine: &Machine,
-    log: &NodeLog,
-    cancel: &CancelToken,
-) -> Result<Arc<windlass_machines::Machine>, Failure> {
-    let endpoint = crate::machines::endpoint(&machine.connection).map_err(engine)?;
-    let reached = super::performer::until(cancel, services.machines.connect(&endpoint)).await;
-    if let Err(failure) = &reached
-        && failure.retryable
-    {
-        log.say(LogLevel::Warning, &format!("{} could not be reached", machine.name));
-    }
-    reached
-}
-
-fn run_id(execution: &Execution, is_step: bool) -> RunId {
-    let run = execution.run;
-    if is_step {
-        RunId::new(run.task, run.step as usize, execution.machine.as_ref(), execution.attempt)
-    } else {
-        RunId::script(run.task)
-    }
-}
-
-/// Inputs of kind secret become handles; their values stay with the performer.
-#[allow(clippy::type_complexity, reason = "two halves of one thing")]
-fn lend_secrets(
-    manifest: Option<&Manifest>,
-    step: Option<&Step>,
-    context: &Context,
-) -> Result<(BTreeMap<String, SecretHandle>, BTreeMap<SecretHandle, SecretText>), Failure> {
-    let (mut handles, mut values) = (BTreeMap::new(), BTreeMap::new());
-    let (Some(manifest), Some(step)) = (manifest, step) else {
-        return Ok((handles, values));
-    };
-    for input in manifest.inputs.iter().filter(|input| input.kind == InputKind::Secret) {
-        let Some(text) = step.with.get(&input.name).and_then(|value| value.as_str()) else {
-            continue;
-        };
-        let expanded = context.expand(text, Mode::Strict).map_err(|error| invalid(&input.name, &error.to_string()))?;
-        let handle = SecretHandle(format!("input:{}", input.name));
-        handles.insert(input.name.clone(), handle.clone());
-        values.insert(handle, SecretText::new(expanded.text));
-    }
-    Ok((handles, values))
-}
-
-/// Inputs of kind package become handles to what the release pinned.
-#[allow(clippy::type_complexity, reason = "two halves of one thing")]
-fn lend_packages(
-    task: &TaskContext,
-    manifest: Option<&Manifest>,
-    step: Option<&Step>,
-    context: &Context,
-) -> Result<(BTreeMap<String, LentPackage>, BTreeMap<PackageHandle, (PackageInfo, Sha256)>), Failure> {
-    let (mut lent, mut packages) = (BTreeMap::new(), BTreeMap::new());
-    let (Some(manifest), Some(step), Subject::Deployment { release, .. }) = (manifest, step, &task.subject) else {
-        return Ok((lent, packages));
-    };
-    for (number, input) in manifest.package_inputs().enumerate() {
-        let Some(text) = step.with.get(input).and_then(|value| value.as_str()) else {
-            continue;
-        };
-        let id = context.expand(text, Mode::Strict).map_err(|error| invalid(input, &error.to_string()))?.text;
-        let Some((id, pinned)) = release.package(&id) else {
-            let message = format!("the release {} does not hold the package {id}", release.version);
-            return Err(Failure::new("not-found", message).fix(format!("windlass release create {}", release.project)));
-        };
-        let digest: Sha256 = pinned.sha256.parse().map_err(|_| invalid(input, "its digest is damaged"))?;
-        let handle = PackageHandle(u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1));
-        let info = PackageInfo {
-            id: id.to_string(),
-            version: pinned.version.clone(),
-            sha256: pinned.sha256.clone(),
-            size: pinned.size,
-        };
-        lent.insert(input.to_owned(), LentPackage { handle, info: info.clone() });
-        packages.insert(handle, (info, digest));
-    }
-    Ok((lent, packages))
-}
-
-fn grants(begun: &Begun, capabilities: BTreeSet<windlass_model::Capability>) -> Grants {
-    let names = begun.context_secrets();
-    Grants {
-        capabilities,
-        sessions: begun.machine.iter().map(|machine| (SESSION, machine.name.to_string())).collect(),
-        packages: begun.lent.values().map(|lent| (lent.handle, lent.info.id.clone())).collect(),
-        secrets: begun.secrets.values().cloned().chain(names).collect(),
-    }
+    if failure.code == UNKNOWN_OUTCOME { RunOutcome::Unknown { error } } else { RunOutcome::Failed { error } }
 }
 
 impl Begun {
-    /// Every secret variable may be named by its own name: the run's project owns it.
-    fn context_secrets(&self) -> Vec<SecretHandle> {
-        use windlass_model::template::Lookup;
-        self.context.names().into_iter().map(SecretHandle).collect()
-    }
-
-    fn waist(&self, services: &Arc<Services>, grants: Grants) -> Arc<dyn Waist> {
-        let step = self.performer.node.rsplit_once('/').map_or("", |(step, _)| step).to_owned();
-        let machine = self.machine.as_ref().map(|machine| machine.name.to_string());
-        let (services, task) = (Arc::clone(services), Arc::clone(&self.task));
-        let journal = StoredJournal::new(services, task, self.run, self.id.clone(), step, machine, &self.entries);
+    fn waist(&self) -> Arc<dyn Waist> {
+        let parts = &self.parts;
         Arc::new(Layers::new(
-            grants,
-            journal,
-            self.entries.clone(),
-            self.masker.clone(),
+            guest::grants(parts),
+            Arc::clone(&self.journal),
+            parts.entries.clone(),
+            parts.masker.clone(),
             Arc::clone(&self.performer),
             Arc::clone(&self.log) as Arc<dyn windlass_effects::LineSink>,
             self.cancel.clone(),
         ))
     }
-}
-
-async fn run_step(services: &Arc<Services>, _release: &windlass_model::Release, begun: &Begun) -> Result<(), Failure> {
-    let (Some(plugin), Some(step)) = (&begun.plugin, &begun.step) else {
-        return Err(Failure::new("io", "the step has no plugin"));
-    };
-    let capabilities: BTreeSet<_> = plugin.manifest().capabilities.iter().cloned().collect();
-    let wall = step.timeout_seconds.map_or(WALL, |seconds| Duration::from_secs(seconds.saturating_add(60)));
-    let request = RunRequest {
-        with: step.with.clone(),
-        secrets: begun.secrets.clone(),
-        packages: begun.lent.clone(),
-        session: begun.machine.as_ref().map(|machine| LentSession { handle: SESSION, name: machine.name.to_string() }),
-        grants: capabilities.clone(),
-        limits: Limits { wall, ..Limits::default() },
-    };
-    let waist = begun.waist(services, grants(begun, capabilities));
-    match services.wasm.run(plugin, request, waist).await {
-        Ok(_) => Ok(()),
-        Err(RunError::Failed(failure)) => Err(failure),
-        Err(error) => Err(error.into_failure()),
-    }
-}
-
-async fn run_script(
-    services: &Arc<Services>,
-    name: &str,
-    text: &str,
-    arguments: &BTreeMap<String, serde_json::Value>,
-    begun: &Begun,
-) -> Result<(), Failure> {
-    let script =
-        windlass_script::Script::compile(name, text).map_err(|error| Failure::new("invalid", error.to_string()))?;
-    let capabilities: BTreeSet<_> = script.manifest().needs.iter().cloned().collect();
-    let waist = begun.waist(services, grants(begun, capabilities));
-    let request = windlass_script::Request {
-        arguments: arguments.clone(),
-        task: Some(begun.run.task),
-        sessions: BTreeMap::new(),
-        time_limit: Some(WALL),
-    };
-    match services.scripts.run(Arc::new(script), request, waist).await {
-        Ending::Finished => Ok(()),
-        Ending::Failed(diagnostic) => Err(Failure::new(diagnostic.code.clone(), diagnostic.to_string())),
-        Ending::Cancelled => Err(Failure::cancelled()),
-        Ending::Stopped(stop) => Err(Failure::new("host", stop.to_string())),
-    }
-}
-
-fn engine(error: EngineError) -> Failure {
-    let failure = Failure::new(error.code, error.message);
-    match error.fix {
-        Some(fix) => failure.fix(fix),
-        None => failure,
-    }
-}
-
-fn invalid(input: &str, why: &str) -> Failure {
-    Failure::new("invalid", format!("the input {input}: {why}"))
-}
-
-fn missing(step: &Step) -> Failure {
-    Failure::new("not-found", format!("the release does not pin a plugin for {}", step.uses))
-        .fix("create a new release")
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use windlass_effects::{Answer, CancelToken, Failure, HeaderValue, HttpRequest, HttpResponse, Outcome};
+use windlass_effects::{
+    Answer, CancelToken, Failure, HeaderValue, HttpRequest, HttpResponse, Outcome, UNKNOWN_OUTCOME,
+};
 
 use windlass_model::SecretText;
 
@@ -43,7 +45,7 @@ pub(super) async fn send(run: &RunPerformer, request: &HttpRequest, cancel: &Can
     }
     tokio::select! {
         answer = receive(builder, (request.max_body as usize).min(MAX_BODY)) => {
-            answer.map_err(|error| sent(&error)).map(Outcome::Http)
+            answer.map_err(|error| sent(&error, request)).map(Outcome::Http)
         }
         () = cancel.cancelled() => Err(Failure::cancelled()),
     }
@@ -72,8 +74,9 @@ async fn receive(builder: reqwest::RequestBuilder, max: usize) -> Result<HttpRes
     Ok(HttpResponse { status, headers, body, truncated })
 }
 
-/// What went wrong, without the address: it may hold a secret.
-fn sent(error: &reqwest::Error) -> Failure {
+/// What went wrong, without the address: it may hold a secret. A request that may have arrived, and must not arrive
+/// twice, has an unknown outcome.
+fn sent(error: &reqwest::Error, request: &HttpRequest) -> Failure {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -85,5 +88,11 @@ fn sent(error: &reqwest::Error) -> Failure {
     } else {
         ("io", format!("the request failed: {cause}"))
     };
+    let maybe_arrived = !error.is_connect() && !error.is_builder();
+    if maybe_arrived && !request.repeatable() {
+        let message = format!("{}, and nobody can know whether the {} arrived", what.1, request.method);
+        return Failure::new(UNKNOWN_OUTCOME, message)
+            .fix("look at the receiver; a request with an idempotency key is repeated without asking");
+    }
     Failure::new(what.0, what.1).retryable()
 }

@@ -1,17 +1,21 @@
 //! Does what effects ask for, for one run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use rand::Rng;
 use windlass_effects::{
-    Answer, CancelToken, Content, Effect, Failure, Outcome, PackageHandle, PackageInfo, Performer, SecretHandle,
+    Answer, Attempt, Call, CancelToken, Content, Effect, Failure, Masker, Outcome, Performer, SecretHandle,
+    UNKNOWN_OUTCOME, Verdict,
 };
-use windlass_machines::{Machine, MachineError};
-use windlass_model::{RunId, SecretText, template::Mode, variables::Context};
-use windlass_scheduler::RunKey;
+use windlass_machines::{Machine, MachineError, Ticket};
+use windlass_model::{RunId, SecretText};
+use windlass_scheduler::{LockRequest, RunKey, progress::Resume};
 
-use super::{commands::Commands, http, substitute, waits};
+use super::{commands::Commands, http, pinned::Pinned, substitute, unknown, waits};
 use crate::{error::EngineError, logs::NodeLog, packages, services::Services};
 
 /// Longest answer kept in the journal, in bytes: what is larger belongs into a file or a package.
@@ -23,17 +27,23 @@ pub struct RunPerformer {
     pub(super) run: RunKey,
     pub(super) id: RunId,
     pub(super) node: String,
-    pub(super) context: Context,
     pub(super) log: Arc<NodeLog>,
-    pub(super) secrets: BTreeMap<SecretHandle, SecretText>,
-    pub(super) packages: BTreeMap<PackageHandle, (PackageInfo, windlass_packages::digest::Sha256)>,
+    pub(super) pinned: Pinned,
     pub(super) machine: Option<Arc<Machine>>,
     pub(super) commands: Commands,
+    pub(super) masker: Masker,
+    /// What it is told as it goes on, and the index of the effect that it waited for.
+    pub(super) resume: Mutex<Option<(u64, Resume)>>,
+    /// How often people had effects done once more, by index: each has a ticket of its own.
+    pub(super) tries: Mutex<BTreeMap<u64, u32>>,
 }
 
 #[async_trait]
 impl Performer for RunPerformer {
     async fn perform(&self, index: u64, effect: &Effect, cancel: &CancelToken) -> Answer {
+        if let Some(answer) = self.pinned.answer(effect) {
+            return answer;
+        }
         match effect {
             Effect::Now => Ok(Outcome::Number(self.services.shared.clock.now_ms())),
             Effect::Random { len } => {
@@ -41,66 +51,84 @@ impl Performer for RunPerformer {
                 rand::rng().fill_bytes(&mut bytes);
                 Ok(Outcome::Bytes(bytes))
             }
-            Effect::Sleep { ms } => waits::sleep(self, Duration::from_millis(*ms), cancel).await,
-            Effect::Variable { name } => self.variable(name),
-            Effect::Expand { text } => self.expand(text),
-            Effect::HasSecret { name } => {
-                let found = self.context.value(name).map_err(|error| Failure::new("invalid", error.to_string()))?;
-                Ok(Outcome::Flag(found.is_some_and(|value| value.secrets_used)))
-            }
-            Effect::Reveal { secret } => self.secret(secret).map(Outcome::Secret),
-            Effect::PackageInfo { package } => self.package(*package).map(|(info, _)| Outcome::Package(info.clone())),
             Effect::Http { request } => http::send(self, request, cancel).await,
-            Effect::Acquire { resource, mode, wait_ms } => {
-                waits::lock(self, index, resource, *mode, *wait_ms, cancel).await
-            }
             Effect::Tasks { query } => waits::tasks(self, query).await,
-            Effect::AwaitQuiet { query, wait_ms } => waits::quiet(self, query, *wait_ms, cancel).await,
-            Effect::AwaitTask { task, wait_ms } => waits::task(self, *task, *wait_ms, cancel).await,
+            Effect::Sleep { .. } | Effect::Acquire { .. } | Effect::AwaitQuiet { .. } | Effect::AwaitTask { .. } => {
+                Err(Failure::new("unavailable", format!("{} is attempted, and may suspend", effect.name())))
+            }
             Effect::Output { .. } | Effect::Release { .. } | Effect::Deploy { .. } => {
                 Err(Failure::new("unavailable", format!("{} is performed with its record", effect.name())))
             }
             on_machine => self.on_machine(index, on_machine, cancel).await,
         }
     }
+
+    async fn attempt(&self, call: Call<'_>, cancel: &CancelToken) -> Attempt {
+        let Call { index, since_ms, tries, effect } = call;
+        let limit = |wait_ms: u64| waits::Limit { since_ms, wait_ms };
+        match effect {
+            Effect::Sleep { ms } => waits::sleep(self, *ms, since_ms, cancel).await,
+            Effect::Acquire { resource, mode, wait_ms } => {
+                let request = LockRequest { run: self.run, number: index };
+                waits::lock(self, request, resource, *mode, since_ms.saturating_add(*wait_ms), cancel).await
+            }
+            Effect::AwaitQuiet { query, wait_ms } => waits::quiet(self, index, query, limit(*wait_ms), cancel).await,
+            Effect::AwaitTask { task, wait_ms } => waits::task(self, index, *task, limit(*wait_ms), cancel).await,
+            _ => {
+                if tries > 0 {
+                    self.tries.lock().unwrap_or_else(PoisonError::into_inner).insert(index, tries);
+                }
+                match self.perform(index, effect, cancel).await {
+                    Err(failure) if effect.session().is_some() => self.missed(failure, cancel).await,
+                    answer => {
+                        if effect.session().is_some() {
+                            self.services.offline.over(self.run);
+                        }
+                        Attempt::Answered(answer)
+                    }
+                }
+            }
+        }
+    }
+
+    async fn undecided(&self, call: Call<'_>, failure: &Failure, cancel: &CancelToken) -> Verdict {
+        unknown::ask(self, call, failure, cancel).await
+    }
+
+    fn replayed(&self, index: u64, effect: &Effect, answer: &Answer) {
+        self.commands.replayed(self, index, effect, answer);
+    }
 }
 
 impl RunPerformer {
-    fn variable(&self, name: &str) -> Answer {
-        let found = self.context.value(name).map_err(|error| Failure::new("invalid", error.to_string()))?;
-        match found {
-            Some(value) if value.secrets_used => {
-                Err(Failure::new("secret", format!("the variable {name} holds a secret")).fix("ask for it as a secret"))
-            }
-            found => Ok(Outcome::MaybeText(found.map(|value| value.text))),
-        }
+    /// What the run is told as it goes on, if it waited for the effect of that index. Given once.
+    pub(super) fn resumed(&self, index: u64) -> Option<Resume> {
+        let mut resume = self.resume.lock().unwrap_or_else(PoisonError::into_inner);
+        resume.take_if(|(waited, _)| *waited == index).map(|(_, resume)| resume)
     }
 
-    fn expand(&self, text: &str) -> Answer {
-        let expanded = self.context.expand(text, Mode::Strict).map_err(|error| {
-            Failure::new("invalid", error.to_string())
-                .fix("define the variable for this environment, machine and step, then create a new release")
-        })?;
-        if expanded.secrets_used {
-            return Err(Failure::new("secret", "the text would show a secret")
-                .fix("hand the secret on by an input of kind secret"));
+    /// The ticket of an effect.
+    pub(super) fn ticket(&self, index: u64) -> Result<Ticket, Failure> {
+        let tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner).get(&index).copied();
+        let more = tries.map(|tries| format!("-{tries}")).unwrap_or_default();
+        Ticket::new(format!("{}.{index}{more}", self.id)).map_err(failure)
+    }
+
+    /// A failure as the guest is told it, unless it is that the machine is away: the run waits for that.
+    async fn missed(&self, failure: Failure, cancel: &CancelToken) -> Attempt {
+        let Some(machine) = self.machine.as_ref().filter(|_| !cancel.is_cancelled()) else {
+            return Attempt::Answered(Err(failure));
+        };
+        let now = self.services.shared.clock.now_ms();
+        let name = machine.endpoint().to_string();
+        match self.services.offline.wait(self.run, &name, &failure, now) {
+            Some((on, text)) => waits::suspend(self, on, text, cancel).await,
+            None => Attempt::Answered(Err(failure)),
         }
-        Ok(Outcome::Text(expanded.text))
     }
 
     pub(super) fn secret(&self, handle: &SecretHandle) -> Result<SecretText, Failure> {
-        if let Some(secret) = self.secrets.get(handle) {
-            return Ok(secret.clone());
-        }
-        let found = self.context.value(&handle.0).map_err(|error| Failure::new("invalid", error.to_string()))?;
-        match found {
-            Some(value) if value.secrets_used => Ok(SecretText::new(value.text)),
-            _ => Err(Failure::new("not-found", format!("there is no secret {}", handle.0))),
-        }
-    }
-
-    fn package(&self, handle: PackageHandle) -> Result<&(PackageInfo, windlass_packages::digest::Sha256), Failure> {
-        self.packages.get(&handle).ok_or_else(|| Failure::new("not-found", "there is no such package"))
+        self.pinned.secret(handle)
     }
 
     pub(super) fn machine(&self) -> Result<&Arc<Machine>, Failure> {
@@ -140,7 +168,7 @@ impl RunPerformer {
                 substitute::run(self, machine, index, &root, globs, cancel).await
             }
             Effect::StagePackage { package, .. } => {
-                let (_, digest) = self.package(*package)?;
+                let (_, digest) = self.pinned.package(*package)?;
                 let staged = packages::stage(&self.services, machine, digest, cancel).await;
                 staged.map(Outcome::Text)
             }
@@ -202,7 +230,7 @@ pub fn failure(error: MachineError) -> Failure {
         MachineError::Cancelled { .. } => "cancelled",
         MachineError::MissingTool { .. } => "missing-tool",
         MachineError::DiskFull { .. } => "disk-full",
-        MachineError::OutcomeUnknown { .. } => "unknown-outcome",
+        MachineError::OutcomeUnknown { .. } => UNKNOWN_OUTCOME,
         MachineError::Invalid { .. } => "invalid",
         _ => "io",
     };

@@ -5,8 +5,6 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::Lost;
-
 /// Most bytes that may come without any line of ours: two slices and some noise.
 const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 /// Longest line of ours.
@@ -86,90 +84,11 @@ fn parse_line(text: &str) -> Option<Line> {
     }
 }
 
-/// The state of a run as the machine tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunState {
-    /// The machine knows nothing of it.
-    Absent,
-    /// Its script is there; it may be started.
-    Prepared,
-    /// The start is decided; the supervisor has not signed in yet.
-    Starting,
-    /// It runs.
-    Running {
-        /// Since how many seconds.
-        seconds: u64,
-    },
-    /// It ended.
-    Done {
-        /// Its exit code; 128 + N when it died by signal N.
-        code: i32,
-        /// Whether it printed to standard output.
-        out: bool,
-        /// Whether it printed to standard error.
-        err: bool,
-        /// Whether a cancel came before the end.
-        cancelled: bool,
-    },
-    /// It started, and how it ended cannot be known.
-    Lost(Lost),
-    /// A cancel came first: it can never start.
-    Fenced,
-    /// Its result was taken and cleared.
-    Gone,
-}
-
-impl RunState {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split(' ');
-        Some(match words.next()? {
-            "ABSENT" => Self::Absent,
-            "PREPARED" => Self::Prepared,
-            "STARTING" | "STARTED" => Self::Starting,
-            "RUNNING" => Self::Running { seconds: words.next()?.parse().ok()? },
-            "DONE" => {
-                let code = words.next()?.parse().ok()?;
-                let marks = words.next()?;
-                Self::Done { code, out: marks.contains('o'), err: marks.contains('e'), cancelled: marks.contains('c') }
-            }
-            "LOST" => Self::Lost(if words.next()? == "reboot" { Lost::Reboot } else { Lost::Died }),
-            "FENCED" => Self::Fenced,
-            "GONE" => Self::Gone,
-            _ => return None,
-        })
-    }
-
-    /// Whether nothing more will happen under this ticket.
-    #[must_use]
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Done { .. } | Self::Lost(_) | Self::Fenced | Self::Gone)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn states_are_read_as_the_runner_writes_them() {
-        let done = |out, err, cancelled| RunState::Done { code: 3, out, err, cancelled };
-        for (text, state) in [
-            ("ABSENT", RunState::Absent),
-            ("STARTED 4711", RunState::Starting),
-            ("RUNNING 12", RunState::Running { seconds: 12 }),
-            ("DONE 3 -", done(false, false, false)),
-            ("DONE 3 -oec", done(true, true, true)),
-            ("LOST reboot", RunState::Lost(Lost::Reboot)),
-            ("LOST died", RunState::Lost(Lost::Died)),
-        ] {
-            assert_eq!(RunState::parse(text), Some(state), "{text}");
-        }
-        for text in ["", "DONE", "DONE x -", "E full", "RUNNING", "done 1 -"] {
-            assert_eq!(RunState::parse(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn an_endless_stranger_is_given_up() {

@@ -8,7 +8,8 @@ use std::fmt::Write;
 use bytes::Bytes;
 
 use super::quote::quote;
-use crate::command::{CommandSpec, Program};
+use super::run::blocks;
+use crate::command::{CommandSpec, Fence, Program};
 use crate::ticket::Ticket;
 
 /// Largest text sent within the request. Some shells read their program byte by byte.
@@ -38,7 +39,7 @@ pub(crate) fn uploads(ticket: &Ticket, spec: &CommandSpec, key: &str) -> Vec<Upl
 }
 
 /// The request that starts `spec` under `ticket`, at most once.
-pub(crate) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) -> String {
+pub(super) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) -> String {
     let mut code = String::from("_w_env() {\n");
     let folder = spec.cwd.as_deref().map_or_else(
         || "cd \"$HOME\" 2>/dev/null\n".to_owned(),
@@ -66,10 +67,23 @@ pub(crate) fn start_request(number: u64, ticket: &Ticket, spec: &CommandSpec) ->
             (interpreter.program(), argument(text.expose().as_bytes()))
         }
     };
+    let _ = writeln!(
+        code,
+        "_w_cap={} _w_fence={}",
+        blocks(spec.output_cap),
+        spec.fence.as_ref().map_or_else(String::new, mark)
+    );
     let input = if spec.stdin.is_empty() { "-".to_owned() } else { argument(&spec.stdin) };
     // The last line forgets the environment, so that later forks of the shell do not carry it along.
     let _ = write!(code, "_w_start {number} {ticket} {interpreter} {script} {input}\n_w_env() {{ :; }}\n");
     code
+}
+
+/// A fence as the runner keeps it: one length for all tokens, so that they sort as numbers do.
+pub(super) fn mark(fence: &Fence) -> String {
+    let exclusive = if fence.exclusive { "!" } else { "" };
+    let resource = crate::files::sha256_hex(fence.resource.as_bytes());
+    format!("{exclusive}{}+{:020}", resource.get(..32).unwrap_or_default(), fence.token)
 }
 
 fn push_words(code: &mut String, words: &[String]) {
@@ -114,9 +128,18 @@ mod tests {
         }
         _w_cmd() { exec $_w_detach "$_w_i"  "$_w_f+script.$_w_k$_w_ext"; }
         _w_ext=
+        _w_cap=16384 _w_fence=
         _w_start 3 7.web.1 sh 'techo '\''hi'\''' -
         _w_env() { :; }
         "#);
+    }
+
+    #[test]
+    fn fences_sort_as_their_tokens_do() {
+        let fence = |token, exclusive| mark(&Fence { resource: "dir:/srv/a b".into(), token, exclusive });
+        insta::assert_snapshot!(fence(7, true), @"!8554aa18160bdc9a53dd3d7f92cd741e+00000000000000000007");
+        assert!(fence(9, false) < fence(10, false) && fence(10, false) < fence(u64::MAX, false));
+        assert_eq!(format!("!{}", fence(7, false)), fence(7, true));
     }
 
     #[test]

@@ -9,15 +9,17 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::frame::RunState;
+use super::state::RunState;
 use crate::command::{CommandSpec, Exit};
 use crate::connection::Connection;
-use crate::error::{Lost, MachineError};
+use crate::error::{COMMAND, Lost, MachineError};
 use crate::sink::{OutputSink, Stream};
 use crate::ticket::Ticket;
 
 /// The far side reads output in blocks of this size.
 const BLOCK: u64 = 4096;
+/// More blocks than any disk has, and few enough for shells that reckon in 32 bits.
+const MOST_BLOCKS: u64 = 1 << 27;
 /// Blocks fetched at once of each stream.
 const BLOCKS: u64 = 64;
 /// A start that was decided but not signed for so long was lost in between.
@@ -25,6 +27,11 @@ const SIGN_IN: Duration = Duration::from_secs(60);
 /// Pauses between looks at a running command: quick while it talks, slower while it is silent.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LAST_LOOK: Duration = Duration::from_millis(500);
+
+/// Blocks that hold so many bytes.
+pub(super) fn blocks(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK).min(MOST_BLOCKS)
+}
 
 /// What one look at a run brought.
 struct Look {
@@ -97,7 +104,7 @@ impl<'a> Run<'a> {
             if state == RunState::Starting && began.elapsed() > SIGN_IN {
                 return Err(self.unknown(connection, Lost::NeverSeen));
             }
-            if matches!(state, RunState::Absent | RunState::Prepared) {
+            if !state.may_wait() {
                 return Err(MachineError::Protocol {
                     machine: connection.machine().to_owned(),
                     reason: format!("it knows nothing of {}", self.ticket),
@@ -147,7 +154,7 @@ impl<'a> Run<'a> {
                 match (cancelled, self.ending) {
                     (true, Some(Ending::TimedOut)) => {
                         let limit = self.timeout.unwrap_or_default();
-                        Err(self.timed_out(connection, "the command", limit))
+                        Err(self.timed_out(connection, COMMAND, limit))
                     }
                     (true, _) => Err(MachineError::Cancelled { machine, started: true }),
                     (false, _) => Ok(Exit { code, output_cut: self.cut }),
@@ -171,7 +178,8 @@ impl<'a> Run<'a> {
 
     async fn look(&mut self, connection: &Connection) -> Result<Look, MachineError> {
         let (out, err) = (self.place(Stream::Out), self.place(Stream::Err));
-        let block = |place: Option<u64>| place.map_or_else(|| "-".to_owned(), |at| (at / BLOCK).to_string());
+        let beyond = format!("-{}", blocks(self.cap));
+        let block = |place: Option<u64>| place.map_or_else(|| beyond.clone(), |at| (at / BLOCK).to_string());
         let (state, parts) = connection.poll(self.ticket, &block(out), &block(err), BLOCKS).await?;
         let mut look = Look { state, moved: false, full: false };
         for ((stream, place), part) in [(Stream::Out, out), (Stream::Err, err)].into_iter().zip(parts) {

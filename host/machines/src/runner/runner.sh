@@ -5,22 +5,29 @@
 # Builtins are also why it is fast: a run costs two forks and two execs (setsid, the interpreter).
 #
 # One run is a handful of files named by its ticket T in $home/runs:
-#   T+script.K  the script as connection K sent it      T+in.K   its standard input
 #   T+go        created exclusively: THE decision that starts it; a cancel that comes first creates it too
-#   T+fenced    that cancel won: it can never start      T+cancel  a cancel came later
-#   T+out T+err what it printed
-# T+go then takes what is known of the run, a line each, appended by whoever knows:
-#   G                    it has its place on the disk: a disk that fills up meanwhile loses nothing of the rest
+#   T+script.K  the script as connection K sent it      T+in.K   its standard input
+#   T+out T+err what it printed                         T+cancel a cancel came while it ran
+# T+go then takes what is known of the run, a line each:
+#   G CAP                it has its place on the disk: a disk that fills up meanwhile loses nothing of the rest;
+#                        blocks of 4 KiB that each of its two outputs may take
+#   F                    a cancel won: it can never start
 #   S PID BIRTH BOOT     the supervisor
 #   L PID                the command and its process group
 #   R CODE MARKS         how it ended
-# Each ends in " ." so that a half-written one is never believed. $home/done/T is the tombstone after an ack.
+# Each ends in " ." so that a half-written one is never believed. An ack moves T+go to $home/done, where it is the
+# tombstone, and empties it: at any moment a known ticket has its T+go in one of the two folders.
+# $home/fences/R+N says that a start for resource R with token N was seen: none with a lower token starts any more.
+# The supervisor keeps T+go open as descriptor 8 and nobody else does: that is how it is known to live.
 # Few and small files, because some file systems take long to give out again what was just given back.
 #
 # Every answer is one line, one write, led by the connection's nonce:
 #   "N = Q STATE" answers request Q; "N ! T STATE" tells unasked that T ended; "N | Q" ends a stretch of raw bytes.
-# The host sets _w_n (nonce), _w_k (connection) and _w_home before this text, and _w_ext (how a script's name ends)
-# before a start.
+# The host sets _w_n (nonce), _w_k (connection) and _w_home before this text, and before a start _w_ext (how a script's
+# name ends), _w_cap (as in G) and _w_fence (R+N, with a ! before it for a holder that excludes all others; or nothing).
+#
+# When its input ends, because the host is gone, the shell stays as long as anything runs, so that no output fills the
+# disk unseen.
 
 _w_umask=$(umask)
 umask 077
@@ -28,7 +35,8 @@ trap '' HUP
 _w_home=${_w_home:-$HOME/.windlass}
 _w_runs=$_w_home/runs
 _w_done=$_w_home/done
-_w_ext=
+_w_fences=$_w_home/fences
+_w_ext= _w_cap=16384 _w_fence= _w_old=
 _w_nl='
 '
 
@@ -38,15 +46,6 @@ case ${KSH_VERSION-} in
 *) _w_put() { printf %s "$1"; } ;;
 esac
 _w_say() { _w_put "$_w_n $1$_w_nl"; }
-
-# Creates file $1, or fails because it exists (or cannot be made). Builtin, and O_EXCL in all four shells.
-_w_claim() {
-  set -C
-  true >"$1"
-  _w_c=$?
-  set +C
-  return $_w_c
-}
 
 # _w_r = when process $1 was born; fails when there is none, or only its zombie.
 _w_birth() {
@@ -62,38 +61,49 @@ _w_birth() {
   fi
   [ -n "$_w_r" ]
 }
+# Whether the supervisor $1 = "PID BIRTH BOOT" of run $_w_f lives. A zombie holds no files, a stranger not this one.
+_w_alive() {
+  if [ -n "$_w_proc" ]; then [ "/proc/${1%% *}/fd/8" -ef "$_w_f+go" ]; return; fi
+  _w_b=${1#* }
+  _w_birth "${1%% *}" && [ "$_w_r" = "${_w_b% *}" ]
+}
 
 # _w_s = the state of run $1. Reads only; no external program on Linux.
 _w_state() {
   _w_f=$_w_runs/$1
   if _w_ended; then return; fi
-  if [ -e "$_w_done/$1" ]; then _w_s=GONE; return; fi
+  if [ -e "$_w_done/$1+go" ]; then _w_s=GONE; return; fi
   if [ ! -e "$_w_f+go" ]; then
     _w_s=ABSENT
     for _w_l in "$_w_f"+script.*; do [ -e "$_w_l" ] && _w_s=PREPARED; done
     return
   fi
-  if [ -e "$_w_f+fenced" ]; then _w_s=FENCED; return; fi
   if [ -z "$_w_sup" ]; then _w_s=STARTING; return; fi
   if [ "${_w_sup##* }" != "$_w_boot" ]; then _w_s='LOST reboot'; return; fi
-  _w_b=${_w_sup#* }
-  _w_b=${_w_b% *}
-  if _w_birth "${_w_sup%% *}" && [ "$_w_r" = "$_w_b" ]; then
-    _w_age "$_w_b"
-    _w_s="RUNNING $_w_r"
-    return
-  fi
-  # It may have finished between the two looks.
-  _w_ended || _w_s='LOST died'
+  if _w_alive "$_w_sup"; then _w_s='RUNNING 0'; return; fi
+  # It may have finished, or been confirmed by another host, between the two looks.
+  _w_ended && return
+  if [ -e "$_w_done/$1+go" ]; then _w_s=GONE; else _w_s='LOST died'; fi
 }
-# Reads the records of run $_w_f: _w_sup = "PID BIRTH BOOT", _w_lead = PID. Succeeds once it has ended, with _w_s.
+# The same, with the age of a run that lives.
+_w_state_aged() {
+  _w_state "$1"
+  case $_w_s in
+  RUNNING*) _w_birth "${_w_sup%% *}" && _w_age "$_w_r" && _w_s="RUNNING $_w_r" ;;
+  esac
+  return 0
+}
+# Reads the records of run $_w_f: _w_sup = "PID BIRTH BOOT", _w_lead = PID, _w_most = its cap. Succeeds once it is
+# over, with _w_s.
 _w_ended() {
-  _w_sup= _w_lead= _w_s=
+  _w_sup= _w_lead= _w_s= _w_most=
   while read -r _w_kind _w_1 _w_2 _w_3 _w_4; do
-    case "$_w_kind $_w_2 $_w_3 $_w_4" in
+    case "$_w_kind $_w_1 $_w_2 $_w_3 $_w_4" in
     S*' .') _w_sup="$_w_1 $_w_2 $_w_3" ;;
-    L' .  ') _w_lead=$_w_1 ;;
+    L*' .  ') _w_lead=$_w_1 ;;
     R*' . ') _w_s="DONE $_w_1 $_w_2" ;;
+    'F .   ') _w_s=FENCED ;;
+    G*' .  ') _w_most=$_w_1 ;;
     esac
   done <"$_w_f+go"
   [ -n "$_w_s" ]
@@ -123,44 +133,72 @@ _w_find() {
   eval "_w_i_$1=\$_w_i"
 }
 
+# Whether a start with $_w_fence may be: sees it, then looks whether a higher one was seen, _w_l = the highest.
+# Names of one resource have one length, so they sort as their tokens do.
+_w_fresh() {
+  _w_b=$_w_fences/${_w_fence#!}
+  _w_x=
+  if [ "$_w_fence" != "${_w_fence#!}" ] && [ ! -e "$_w_b" ]; then
+    true >"$_w_b" || return 1
+    _w_x=1
+  fi
+  for _w_l in "${_w_b%+*}"+*; do
+    [ -n "$_w_x" ] && [ "$_w_b" \> "$_w_l" ] && _w_old="$_w_old ../fences/${_w_l##*/}"
+  done
+  [ "$_w_l" = "${_w_b%+*}+*" ] && _w_l=$_w_b
+  if [ "$_w_l" \> "$_w_b" ]; then
+    [ -n "$_w_x" ] && _w_old="$_w_old ../fences/${_w_b##*/}"
+    return 1
+  fi
+}
+
 # start Q T INTERPRETER SCRIPT INPUT: any number of calls, from any number of hosts, start T at most once.
 # INTERPRETER is - for a plain program. SCRIPT and INPUT are 't' and the text, 'f' when already uploaded, or '-'.
 # The request defines _w_env (exports, folder) and _w_cmd (execs the program) before.
 _w_start() {
   _w_q=$1 _w_t=$2 _w_f=$_w_runs/$2
-  if [ -e "$_w_done/$2" ] || [ -e "$_w_f+go" ]; then _w_state "$2"; _w_say "= $1 $_w_s"; return; fi
+  if [ -e "$_w_f+go" ] || [ -e "$_w_done/$2+go" ]; then _w_state_aged "$2"; _w_say "= $1 $_w_s"; return; fi
   _w_i=
   if [ "$3" != - ]; then _w_find "$3" || { _w_say "= $1 E tool $3"; return; }; fi
+  if [ -n "$_w_fence" ]; then
+    _w_l=
+    _w_fresh || { case $_w_l in ?*) _w_say "= $1 E stale ${_w_l##*+}" ;; *) _w_drop ;; esac; return; }
+  fi
   case $4 in t*) { _w_put "${4#t}" >"$_w_f+script.$_w_k$_w_ext"; } || { _w_drop; return; } ;; esac
   _w_in=/dev/null
   case $5 in
   t*) _w_in=$_w_f+in.$_w_k; { _w_put "${5#t}" >"$_w_in"; } || { _w_drop; return; } ;;
   f) _w_in=$_w_f+in.$_w_k ;;
   esac
-  if true >>"$_w_f+out" && true >>"$_w_f+err"; then :; else
-    _w_drop
-    return
+  # Builtin, and O_EXCL in all four shells: whoever gets inside is the one.
+  set -C
+  { set +C; _w_begin; } 7>>"$_w_f+out" 6>>"$_w_f+err" 8>"$_w_f+go" && return
+  set +C
+  if [ -e "$_w_f+go" ]; then _w_state_aged "$2"; _w_say "= $1 $_w_s"; else _w_drop; fi
+}
+# Nobody else starts it now, so nobody misses the claim when it has to be given back.
+_w_begin() {
+  if [ -e "$_w_done/$_w_t+go" ]; then
+    # All of it happened since the first look.
+    rm -f "$_w_f+go" "$_w_f+out" "$_w_f+err" "$_w_f+script.$_w_k$_w_ext" "$_w_f+in.$_w_k" </dev/null
+    _w_say "= $_w_q GONE"
+    return 0
   fi
-  if _w_claim "$_w_f+go"; then
-    # Nobody else starts it now, so nobody misses the claim when it has to be given back.
-    if _w_put "G .$_w_nl" >>"$_w_f+go"; then :; else
-      rm -f "$_w_f+go"
-      _w_drop
-      return
-    fi
-    _w_supervise &
-    _w_birth "$!"
-    _w_put "S $! $_w_r $_w_boot .$_w_nl" >>"$_w_f+go"
-    _w_say "= $1 STARTED $!"
-  elif [ -e "$_w_f+go" ]; then
-    _w_state "$2"; _w_say "= $1 $_w_s"
-  else
+  if _w_put "G $_w_cap .$_w_nl" >&8; then :; else
+    rm -f "$_w_f+go" </dev/null
     _w_drop
+    return 0
   fi
+  _w_supervise &
+  _w_r=-
+  [ -n "$_w_proc" ] || _w_birth "$!"
+  _w_put "S $! $_w_r $_w_boot .$_w_nl" >&8
+  _w_say "= $_w_q STARTED $!"
+  return 0
 }
 # The files of a run could not be written: nothing ran. What is left of them goes with the next start or tidy.
 _w_drop() {
-  rm -f "$_w_f+script.$_w_k$_w_ext" "$_w_f+in.$_w_k"
+  rm -f "$_w_f+script.$_w_k$_w_ext" "$_w_f+in.$_w_k" </dev/null
   if [ -d "$_w_runs" ]; then _w_say "= $_w_q E full"; else _w_say "= $_w_q E home"; fi
 }
 
@@ -174,21 +212,21 @@ _w_supervise() {
     export WINDLASS_RUN
     _w_env
     _w_cmd
-  ) <"$_w_in" >>"$_w_f+out" 2>>"$_w_f+err" &
-  _w_put "L $! .$_w_nl" >>"$_w_f+go"
+  ) <"$_w_in" >&7 2>&6 6>&- 7>&- 8>&- &
+  _w_put "L $! .$_w_nl" >&8
   wait "$!"
   _w_a=$?
   _w_marks
-  _w_put "R $_w_a $_w_m .$_w_nl" >>"$_w_f+go"
+  _w_put "R $_w_a $_w_m .$_w_nl" >&8
   _w_say "! $_w_t DONE $_w_a $_w_m"
   exit
 }
 
 # status Q T
-_w_status() { _w_state "$2"; _w_say "= $1 $_w_s"; }
+_w_status() { _w_state_aged "$2"; _w_say "= $1 $_w_s"; }
 
 # poll Q T OUT ERR COUNT: state, then up to COUNT blocks of 4 KiB of each stream from block OUT and ERR.
-# The state is taken first, so DONE with a short answer means: that was all. '-' throws that stream away.
+# The state is taken first, so DONE with a short answer means: that was all. '-N' throws away what is beyond block N.
 _w_poll() {
   _w_state "$2"
   _w_slice "$_w_f+out" "$3" "$5"
@@ -199,24 +237,63 @@ _w_poll() {
 _w_slice() {
   [ -s "$1" ] || return 0
   case $2 in
-  -) true >"$1" ;;
+  -*) _w_cut "$1" "${2#-}" ;;
   *) dd if="$1" bs=4096 skip="$2" count="$3" </dev/null ;;
   esac
+}
+
+# Cuts file $1 after block $2. What appends to it goes on there.
+_w_cut() { dd if=/dev/null of="$1" bs=4096 seek="$2" </dev/null; }
+
+# Cuts every output that outgrew its cap. Succeeds while anything runs.
+_w_trim() {
+  for _w_l in $(cd "$_w_runs" && find . -name '*+[oe]*' -size +8 </dev/null); do
+    _w_l=${_w_l#./}
+    _w_f=$_w_runs/${_w_l%+*}
+    _w_ended
+    [ -n "$_w_most" ] || continue
+    _w_l=$_w_runs/$_w_l
+    [ -n "$(find "$_w_l" -size +$((_w_most * 8)) </dev/null)" ] && _w_cut "$_w_l" "$_w_most"
+  done
+  for _w_l in "$_w_runs"/*+go; do
+    _w_f=${_w_l%+go}
+    _w_ended && continue
+    [ -n "$_w_sup" ] && _w_alive "$_w_sup" && return 0
+  done
+  return 1
+}
+# trim Q
+_w_trim_now() { _w_trim; _w_say "= $1 OK"; }
+# One shell for all of a machine's runs is enough; two do no harm.
+_w_nap=5
+_w_guard() {
+  trap - EXIT
+  exec </dev/null >/dev/null
+  _w_trim || return
+  _w_l=
+  read -r _w_l <"$_w_home/guard"
+  [ -n "$_w_l" ] && [ "/proc/$_w_l/fd/9" -ef "$_w_home/guard" ] && return
+  exec 9>"$_w_home/guard"
+  echo $$ >&9
+  while sleep "$_w_nap"; do _w_trim || return; done
 }
 
 # cancel Q T GRACE: if it wins `go`, T can never start; else TERM to the group, KILL after GRACE seconds, then KILL
 # to every process that carries the run's cookie in its environment, wherever it fled.
 _w_cancel() {
   _w_f=$_w_runs/$2
-  if [ -e "$_w_done/$2" ]; then _w_say "= $1 GONE"; return; fi
-  if _w_claim "$_w_f+go"; then
-    true >"$_w_f+fenced"
-    _w_say "= $1 FENCED"
-    return
+  if [ ! -e "$_w_done/$2+go" ]; then
+    set -C
+    if { set +C; _w_put "F .$_w_nl" >&8; } 8>"$_w_f+go"; then
+      # Another host may have started, finished and confirmed it since the look.
+      if [ -e "$_w_done/$2+go" ]; then rm -f "$_w_f+go" </dev/null; _w_say "= $1 GONE"; else _w_say "= $1 FENCED"; fi
+      return
+    fi
+    set +C
   fi
   _w_state "$2"
   case $_w_s in
-  FENCED | DONE* | 'LOST reboot' | ABSENT | PREPARED) _w_say "= $1 $_w_s"; return ;;
+  FENCED | GONE | DONE* | 'LOST reboot' | ABSENT | PREPARED) _w_say "= $1 $_w_s"; return ;;
   esac
   true >"$_w_f+cancel"
   (_w_end "$@" >&3 &) 3>&1 </dev/null
@@ -283,38 +360,51 @@ _w_sweep() {
 }
 
 # ack Q T:PID ...: only after the host has stored results and output. Leaves tombstones, so that a late start cannot
-# run it again; PID is the supervisor's where it is this shell's child and wants to be waited for.
+# run it again; PID is the supervisor's where this shell started it.
 _w_ack() {
   _w_q=$1
   shift
-  _w_l=
+  _w_m= _w_l=
   for _w_a; do
     _w_t=${_w_a%%:*}
-    true >"$_w_done/$_w_t" || { _w_say "= $_w_q E full"; return; }
-    _w_b=${_w_a#*:}
     _w_f=$_w_runs/$_w_t
-    [ -n "$_w_b" ] && _w_ended && wait "$_w_b"
-    _w_l="$_w_l $_w_t+*"
+    _w_b=${_w_a#*:}
+    [ -e "$_w_f+go" ] && _w_m="$_w_m $_w_t+go"
+    if [ -n "$_w_b" ]; then
+      # Our own child wants to be waited for, but a confirmed run that goes on must not hold us up.
+      if [ -n "$_w_proc" ]; then _w_alive "$_w_b"; else ! _w_ended; fi || wait "$_w_b"
+      _w_x=$_w_t+script.$_w_k
+      _w_l="$_w_l $_w_t+out $_w_t+err $_w_x $_w_x.ps1 $_w_t+in.$_w_k $_w_t+cancel"
+    else
+      _w_l="$_w_l $_w_t+[!g]*"
+    fi
   done
-  (cd "$_w_runs" && exec rm -f $_w_l) </dev/null
+  # Each ticket is known at every moment: rename is atomic. Only then may its output go.
+  if [ -n "$_w_m" ]; then
+    (cd "$_w_runs" && exec mv -f $_w_m "$_w_done/") </dev/null || { _w_say "= $_w_q E full"; return; }
+    for _w_t in $_w_m; do true >"$_w_done/$_w_t"; done
+  fi
+  # Lower fences go along, so that they cost no program of their own.
+  (cd "$_w_runs" && exec rm -f $_w_l $_w_old) </dev/null && _w_old=
   _w_say "= $_w_q OK"
 }
 
 # tidy Q DAYS: tombstones, and runs of hosts that never came back, once they are DAYS old and not alive.
 _w_tidy() {
   find "$_w_done" -type f -mtime +"$2" -exec rm -f {} + </dev/null
-  for _w_l in $(find "$_w_runs" -name '*+go' -mtime +"$2" </dev/null); do
-    _w_t=${_w_l##*/}
+  for _w_t in $(cd "$_w_runs" && find . -name '*+go' -mtime +"$2" </dev/null); do
+    _w_t=${_w_t#./}
     _w_t=${_w_t%+go}
     _w_state "$_w_t"
     case $_w_s in
-    RUNNING* | STARTING) ;;
-    *) true >"$_w_done/$_w_t" && rm -f "$_w_runs/$_w_t"+* ;;
+    RUNNING*) ;;
+    *) mv -f "$_w_f+go" "$_w_done/" </dev/null && true >"$_w_done/$_w_t+go" && rm -f "$_w_f"+* </dev/null ;;
     esac
   done
-  # Uploads for a start that never came.
-  find "$_w_runs" -name '*+*' -mtime +"$2" </dev/null | while read -r _w_l; do
-    [ -e "${_w_l%+*}+go" ] || rm -f "$_w_l"
+  # Uploads for a start that never came, and what an interrupted ack left.
+  for _w_t in $(cd "$_w_runs" && find . -name '*+[!g]*' -mtime +0 </dev/null); do
+    _w_f=$_w_runs/${_w_t#./}
+    [ -e "${_w_f%+*}+go" ] || rm -f "$_w_f" </dev/null
   done
   _w_say "= $1 OK"
 }
@@ -342,8 +432,9 @@ _w_facts() {
   _w_say "= $_w_q OK"
 }
 
+# Whether /proc shows what a process of ours holds open.
 _w_proc=
-[ -r /proc/self/stat ] && _w_proc=1
+{ [ -r /proc/self/stat ] && [ "/proc/$$/fd/8" -ef /dev/null ] && _w_proc=1; } 8</dev/null
 _w_boot=
 { read -r _w_boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
 [ -n "$_w_boot" ] || _w_boot=$( (sysctl -n kern.boottime || who -b || echo none) 2>/dev/null | tr -cd 'A-Za-z0-9:-')
@@ -351,9 +442,10 @@ _w_boot=
 if _w_l=$(command -v setsid); then _w_detach=$_w_l
 elif _w_l=$(command -v perl); then _w_detach="$_w_l -MPOSIX -e POSIX::setsid();exec{\$ARGV[0]}@ARGV"
 else _w_detach=; fi
-if [ -d "$_w_runs" ] && [ -d "$_w_done" ] && [ -d "$_w_home/packages" ]; then :; else
-  mkdir -p "$_w_runs" "$_w_done" "$_w_home/packages" </dev/null && chmod 700 "$_w_home"
+if [ -d "$_w_runs" ] && [ -d "$_w_done" ] && [ -d "$_w_fences" ] && [ -d "$_w_home/packages" ]; then :; else
+  mkdir -p "$_w_runs" "$_w_done" "$_w_fences" "$_w_home/packages" </dev/null && chmod 700 "$_w_home"
 fi 2>/dev/null
 if [ -d "$_w_runs" ] && [ -w "$_w_runs" ] && [ -d "$_w_done" ]; then _w_say "= 0 READY $_w_home"; else _w_say '= 0 E home'; fi
+trap _w_guard EXIT
 # From here on the answers say what there is to say.
 exec 2>/dev/null

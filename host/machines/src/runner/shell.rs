@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 
+use super::dialect::{Dialect, is_windows};
 use super::frame::{Frames, Line};
-use super::quote::quote;
 use crate::error::MachineError;
 use crate::link::{Event, Input, Link, Output};
 use crate::ticket::Ticket;
@@ -21,8 +21,6 @@ use crate::ticket::Ticket;
 const ANSWER: Duration = Duration::from_secs(30);
 /// Last bytes of standard error kept to explain a failure.
 const COMPLAINT: usize = 1024;
-
-const RUNNER: &str = include_str!("runner.sh");
 
 /// What came back for a request.
 #[derive(Debug, Default)]
@@ -40,6 +38,7 @@ pub(crate) struct Shell {
     next: AtomicU64,
     shared: Arc<Shared>,
     link: Arc<dyn Link>,
+    dialect: Dialect,
     key: String,
     home: String,
 }
@@ -82,19 +81,36 @@ impl Drop for Watch {
 }
 
 impl Shell {
-    /// Starts a shell over `link` and loads the runner with `home` as Windlass' folder.
+    /// Starts a shell over `link`, whichever the machine has, and loads the runner with `home` as Windlass' folder.
     pub(crate) async fn open(link: Arc<dyn Link>, machine: &str, home: Option<&str>) -> Result<Self, MachineError> {
-        let channel = link.open("exec sh").await?;
+        match Self::open_as(Dialect::Posix, Arc::clone(&link), machine, home).await {
+            Err(error @ (MachineError::LinkLost { .. } | MachineError::MissingTool { .. }))
+                if link.lost().is_none() =>
+            {
+                if is_windows(link.as_ref()).await {
+                    Self::open_as(Dialect::PowerShell, link, machine, home).await
+                } else {
+                    Err(error)
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// The same, when it is known which.
+    pub(crate) async fn open_as(
+        dialect: Dialect,
+        link: Arc<dyn Link>,
+        machine: &str,
+        home: Option<&str>,
+    ) -> Result<Self, MachineError> {
+        let channel = link.open(&dialect.command()).await?;
         let nonce = format!("windlass{:032x}", rand::random::<u128>());
         let shared = Arc::new(Shared::default());
         let (ready, is_ready) = oneshot::channel();
         shared.lock().waiting.insert(0, ready);
         let key = format!("{:016x}", rand::random::<u64>());
-        let mut boot = format!("_w_n={nonce} _w_k={key}\n");
-        if let Some(home) = home {
-            boot.push_str(&format!("_w_home={}\n", quote(home)));
-        }
-        boot.extend(program_lines());
+        let boot = dialect.boot(&nonce, &key, home);
         let mut shell = Self {
             machine: machine.to_owned(),
             input: AsyncMutex::new(channel.input),
@@ -102,12 +118,13 @@ impl Shell {
             next: AtomicU64::new(1),
             shared: Arc::clone(&shared),
             link: Arc::clone(&link),
+            dialect,
             key,
             home: String::new(),
         };
         tokio::spawn(listen(channel.output, Frames::new(&nonce), shared, Arc::downgrade(&link)));
         shell.send(boot).await?;
-        let answer = shell.answer(is_ready).await?;
+        let answer = shell.in_time(ANSWER, is_ready).await?;
         match answer.text.strip_prefix("READY ") {
             Some(path) => {
                 path.clone_into(&mut shell.home);
@@ -123,6 +140,11 @@ impl Shell {
     /// Windlass' folder on the machine, absolute.
     pub(crate) fn home(&self) -> &str {
         &self.home
+    }
+
+    /// Which shell it is.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// What tells this shell's uploads from those of others.
@@ -170,13 +192,16 @@ impl Shell {
         }
         let _forget = Forget { shared: &self.shared, number };
         self.send(code(number)).await?;
-        match tokio::time::timeout(limit, self.answer(receiver)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.link.close("its shell does not answer any more");
-                Err(self.lost("its shell does not answer any more"))
-            }
+        self.in_time(limit, receiver).await
+    }
+
+    /// The answer, or the end of the link: a shell that does not answer is of no use to anybody.
+    async fn in_time(&self, limit: Duration, receiver: oneshot::Receiver<Answer>) -> Result<Answer, MachineError> {
+        if let Ok(answer) = tokio::time::timeout(limit, self.answer(receiver)).await {
+            return answer;
         }
+        self.link.close("its shell does not answer any more");
+        Err(self.lost("its shell does not answer any more"))
     }
 
     async fn send(&self, code: String) -> Result<(), MachineError> {
@@ -226,12 +251,6 @@ impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.shared.lock().waiting.remove(&self.number);
     }
-}
-
-/// The runner without comments and indentation: some shells read their program byte by byte.
-fn program_lines() -> impl Iterator<Item = String> {
-    let lines = RUNNER.lines().map(str::trim_start);
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| format!("{line}\n"))
 }
 
 /// Hands answers and ends of runs to whoever waits for them, until the shell is gone.

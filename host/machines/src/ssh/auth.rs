@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ssh2::{Error, ErrorCode, KeyboardInteractivePrompt, Prompt, Session};
 use windlass_model::SecretText;
 
-use super::connect::{Failure, insist};
+use super::connect::{Failure, insist, is_of_link};
 use super::wire::Wire;
 use crate::endpoint::{Auth, SshEndpoint};
 use crate::error::MachineError;
@@ -104,7 +104,13 @@ impl Login<'_> {
     fn explain(&self, failure: Failure) -> MachineError {
         let machine = self.endpoint.to_string();
         match failure {
-            Failure::Late => MachineError::Timeout { machine, what: "logging in".into(), after: self.limit },
+            Failure::Late => MachineError::LinkLost {
+                machine,
+                reason: format!("logging in took longer than {}", crate::error::seconds(self.limit)),
+            },
+            Failure::Ssh(e) if is_of_link(&e) => {
+                MachineError::LinkLost { machine, reason: format!("while logging in: {}", e.message()) }
+            }
             Failure::Io(e) => MachineError::Unreachable { machine, reason: e.to_string() },
             Failure::Ssh(e) => match e.code() {
                 ErrorCode::Session(code) if REFUSED.contains(&code) => MachineError::AuthRefused {

@@ -228,7 +228,15 @@ fn handshake(host: &str, port: u16, machine: &str, timeouts: Timeouts) -> Result
     let deadline = Instant::now() + timeouts.handshake;
     let unreachable =
         |e: std::io::Error| MachineError::Unreachable { machine: machine.to_owned(), reason: e.to_string() };
-    let failed = |e: Failure| match e {
+    let lost = |reason: String| MachineError::LinkLost { machine: machine.to_owned(), reason };
+    let failed = |session: &Session, e: Failure| match e {
+        // What has greeted as an SSH server is one.
+        Failure::Late if session.banner_bytes().is_some() => {
+            lost(format!("the SSH handshake took longer than {}", crate::error::seconds(timeouts.handshake)))
+        }
+        Failure::Ssh(e) if session.banner_bytes().is_some() && is_of_link(&e) => {
+            lost(format!("in the middle of the SSH handshake: {}", e.message()))
+        }
         Failure::Late => MachineError::Timeout {
             machine: machine.to_owned(),
             what: "the SSH handshake".into(),
@@ -238,12 +246,14 @@ fn handshake(host: &str, port: u16, machine: &str, timeouts: Timeouts) -> Result
         Failure::Io(e) => MachineError::Unreachable { machine: machine.to_owned(), reason: e.to_string() },
     };
     let wire = Wire::connect(host, port, deadline).map_err(unreachable)?;
-    let mut session = Session::new().map_err(|e| failed(Failure::Ssh(e)))?;
+    let nothing =
+        |e: ssh2::Error| MachineError::Handshake { machine: machine.to_owned(), reason: e.message().to_owned() };
+    let mut session = Session::new().map_err(nothing)?;
     session.set_tcp_stream(wire.share().map_err(unreachable)?);
     session.set_blocking(false);
-    prefer(&session).map_err(|e| failed(Failure::Ssh(e)))?;
+    prefer(&session).map_err(nothing)?;
     let mut shaking = session.clone();
-    insist(&session, &wire, deadline, || shaking.handshake()).map_err(failed)?;
+    insist(&session, &wire, deadline, || shaking.handshake()).map_err(|e| failed(&session, e))?;
     Ok((session, wire))
 }
 
@@ -280,6 +290,11 @@ pub(super) enum Failure {
     Late,
     Ssh(ssh2::Error),
     Io(std::io::Error),
+}
+
+/// Whether the socket broke, rather than the protocol: errors of libssh2 for send, end, time-out and receive.
+pub(super) fn is_of_link(error: &ssh2::Error) -> bool {
+    matches!(error.code(), ErrorCode::Session(-7 | -13 | -9 | -30 | -43))
 }
 
 /// Whether libssh2 only means "not yet".

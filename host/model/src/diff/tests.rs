@@ -121,3 +121,24 @@ fn of_a_secret_only_the_change_is_told() {
     assert_eq!(report.changes[0].to_string(), "~ variable Url of shop: value \"x\" → a secret");
     assert!(!serde_json::to_string(&report).unwrap().contains("hush"));
 }
+
+#[test]
+fn child_steps_and_what_holds_for_all_steps_are_told_line_by_line() {
+    let state =
+        |process: &str| workspace(&format!("shop/project.yaml\nname: shop\n---\nshop/process.yaml\n{process}\n"));
+    let step = |name: &str| format!("{{ name: {name}, uses: x@1 }}");
+    let before = state(&format!("steps: [{{ name: web, on: {{ role: web }}, steps: [{}] }}]", step("drain")));
+    let after = state(&format!(
+        "guided: true\nmax_runs: 4\nsteps: [{{ name: web, on: {{ role: web }}, steps: [{}, {{ name: drain, uses: x@1, retries: 2 }}] }}]",
+        step("install")
+    ));
+    let lines: Vec<_> = diff(&before, &after).changes.iter().map(ToString::to_string).collect();
+    let expected = [
+        "~ process of shop: guided true (new); max_runs 4 (new)",
+        "~ step web of shop: steps [\"drain\"] → [\"install\", \"drain\"]",
+        "+ step install of shop",
+        "~ step drain of shop: retries 2 (new)",
+    ];
+    assert_eq!(lines, expected);
+    assert!(diff(&after, &after).changes.is_empty());
+}

@@ -12,8 +12,6 @@ use crate::{
     codes::Code,
     diagnostic::Diagnostic,
     machine::{Connection, Environment, Machine, SshAuth},
-    manifest::{LockScope, With},
-    process::{On, OnUnavailable, PluginRef, Process, Rolling, RunCondition, StartTrigger, Step, StepIsolation},
     project::Project,
     secret::SecretText,
     variable::{Scope, Variable, VariableValue},
@@ -27,25 +25,6 @@ pub(super) fn environments(shape: &mut Shape<'_>, root: &Node) -> Vec<Environmen
 /// `machines.yaml`
 pub(super) fn machines(shape: &mut Shape<'_>, root: &Node) -> Vec<Machine> {
     whole_list(shape, root, "machines", machine)
-}
-
-/// `process.yaml`
-pub(super) fn process(shape: &mut Shape<'_>, root: &Node) -> Process {
-    if root.value == Value::Null {
-        return Process::default();
-    }
-    let Some(fields) = shape.fields(root, "the file", &["steps", "guided", "max_parallelism", "unavailable"]) else {
-        return Process::default();
-    };
-    let guided = shape.flag(&fields, "guided").unwrap_or_default();
-    let max_parallelism =
-        fields.get("max_parallelism").and_then(|node| shape.number(node, "max_parallelism", 1..=1000));
-    let unavailable =
-        [("fail", OnUnavailable::Fail), ("skip", OnUnavailable::Skip), ("exclude", OnUnavailable::Exclude)];
-    let unavailable = shape.choice(&fields, "unavailable", &unavailable).unwrap_or_default();
-    let steps = shape.required(&fields, "steps", "[]").and_then(|node| shape.list(node, "steps", step));
-    let steps = steps.unwrap_or_default();
-    Process { steps, guided, max_parallelism: max_parallelism.and_then(|most| u32::try_from(most).ok()), unavailable }
 }
 
 /// `variables.yaml`: each variable, and where its secret comes from if it is one.
@@ -114,7 +93,7 @@ fn bare_word(node: &Node, word: &str) -> bool {
 }
 
 /// An optional text, kept apart from an empty one.
-fn maybe_text(shape: &mut Shape<'_>, fields: &Fields<'_>, key: &str) -> Option<Option<String>> {
+pub(super) fn maybe_text(shape: &mut Shape<'_>, fields: &Fields<'_>, key: &str) -> Option<Option<String>> {
     match fields.get(key) {
         Some(node) => shape.text(node, key).map(Some),
         None => Some(None),
@@ -131,7 +110,7 @@ fn connection(shape: &mut Shape<'_>, node: &Node) -> Option<Connection> {
         let home = maybe_text(shape, &fields, "home")?;
         return Some(Connection::Local { home });
     }
-    const KEYS: &[&str] = &["host", "port", "user", "auth", "host_key", "home"];
+    const KEYS: &[&str] = &["host", "port", "user", "auth", "host_key", "home", "reconnect_seconds"];
     let fields = shape.fields(node, "an SSH connection", KEYS)?;
     let host = shape.required(&fields, "host", "web1.example.org").and_then(|node| shape.text(node, "host"));
     let user = shape.required(&fields, "user", "deploy").and_then(|node| shape.text(node, "user"));
@@ -145,6 +124,10 @@ fn connection(shape: &mut Shape<'_>, node: &Node) -> Option<Connection> {
     };
     let host_key = maybe_text(shape, &fields, "host_key");
     let home = maybe_text(shape, &fields, "home");
+    let reconnect_seconds = match fields.get("reconnect_seconds") {
+        Some(node) => Some(shape.number(node, "reconnect_seconds", 0..=u64::from(u32::MAX))?),
+        None => None,
+    };
     Some(Connection::Ssh {
         host: host?,
         port: u16::try_from(port?).ok()?,
@@ -152,6 +135,7 @@ fn connection(shape: &mut Shape<'_>, node: &Node) -> Option<Connection> {
         auth: auth?,
         host_key: host_key?,
         home: home?,
+        reconnect_seconds: reconnect_seconds.and_then(|seconds| u32::try_from(seconds).ok()),
     })
 }
 
@@ -173,144 +157,6 @@ fn auth(shape: &mut Shape<'_>, node: &Node) -> Option<SshAuth> {
             let fields = shape.fields(node, "a password", &["env"])?;
             let env = shape.required(&fields, "env", "WEB1_PASSWORD")?;
             Some(SshAuth::Password { env: shape.text(env, "env")? })
-        }
-    }
-}
-
-fn step(shape: &mut Shape<'_>, node: &Node) -> Option<Step> {
-    const KEYS: &[&str] = &[
-        "name",
-        "uses",
-        "on",
-        "with",
-        "start",
-        "rolling",
-        "when",
-        "environments",
-        "timeout_seconds",
-        "retries",
-        "retry_after_seconds",
-        "required",
-        "isolation",
-        "hold",
-        "disabled",
-    ];
-    let fields = shape.fields(node, "a step", KEYS)?;
-    let uses = shape.required(&fields, "uses", "run-script@1").and_then(|node| plugin(shape, node));
-    let on = match fields.get("on") {
-        Some(node) => on(shape, node).map(Some),
-        None => Some(None),
-    };
-    let with = match fields.get("with") {
-        Some(node) => with(shape, node),
-        None => Some(With::new()),
-    };
-    let start = shape.choice(
-        &fields,
-        "start",
-        &[("after-previous", StartTrigger::AfterPrevious), ("with-previous", StartTrigger::WithPrevious)],
-    );
-    let when = shape.choice(
-        &fields,
-        "when",
-        &[("success", RunCondition::Success), ("failure", RunCondition::Failure), ("always", RunCondition::Always)],
-    );
-    let rolling = match fields.get("rolling") {
-        Some(node) => rolling(shape, node).map(Some),
-        None => Some(None),
-    };
-    let environments = shape.names(&fields, "environments");
-    let timeout_seconds = match fields.get("timeout_seconds") {
-        // A year: longer is a mistake, and the sum with a clock can then not overflow.
-        Some(node) => shape.number(node, "timeout_seconds", 1..=365 * 24 * 3600).map(Some),
-        None => Some(None),
-    };
-    let retries = match fields.get("retries") {
-        Some(node) => shape.number(node, "retries", 0..=10),
-        None => Some(0),
-    };
-    let retry_after_seconds = match fields.get("retry_after_seconds") {
-        Some(node) => shape.number(node, "retry_after_seconds", 0..=24 * 3600),
-        None => Some(0),
-    };
-    let required = shape.flag(&fields, "required");
-    let isolation = shape.choice(
-        &fields,
-        "isolation",
-        &[
-            ("declared", StepIsolation::Declared),
-            ("exclusive", StepIsolation::Exclusive),
-            ("shared", StepIsolation::Shared),
-        ],
-    );
-    let hold = shape.choice(
-        &fields,
-        "hold",
-        &[("call", LockScope::Call), ("step", LockScope::Step), ("deployment", LockScope::Deployment)],
-    );
-    let disabled = shape.flag(&fields, "disabled");
-    let name = shape.required(&fields, "name", "web")?;
-    Some(Step {
-        name: shape.name(name, "name")?,
-        uses: uses?,
-        on: on?,
-        with: with?,
-        start: start?,
-        rolling: rolling?,
-        when: when?,
-        environments: environments?,
-        timeout_seconds: timeout_seconds?,
-        retries: u32::try_from(retries?).ok()?,
-        retry_after_seconds: retry_after_seconds?,
-        required: required?,
-        isolation: isolation?,
-        hold: hold?,
-        disabled: disabled?,
-    })
-}
-
-fn plugin(shape: &mut Shape<'_>, node: &Node) -> Option<PluginRef> {
-    let text = shape.text(node, "uses")?;
-    match text.parse() {
-        Ok(uses) => Some(uses),
-        Err(_) => {
-            let message = format!("{text:?} names no step type");
-            let mut diagnostic = Diagnostic::new(Code::E0105, message)
-                .cause("a step type is written as id@major, so that a new major version is never taken by itself");
-            if let Some(id) = text.split('@').next().filter(|id| !id.is_empty()) {
-                diagnostic = diagnostic.fix(format!("write uses: {}@1", id.to_lowercase()));
-            }
-            shape.fail(node.at, diagnostic)
-        }
-    }
-}
-
-fn on(shape: &mut Shape<'_>, node: &Node) -> Option<On> {
-    let (kind, node) = shape.one_of(node, "on", &["role", "machine", "pool"])?;
-    match kind {
-        "role" => shape.name(node, "role").map(On::Role),
-        "machine" => shape.name(node, "machine").map(On::Machine),
-        _ => shape.name(node, "pool").map(On::Pool),
-    }
-}
-
-fn rolling(shape: &mut Shape<'_>, node: &Node) -> Option<Rolling> {
-    let fields = shape.fields(node, "rolling", &["window"])?;
-    let window = shape.required(&fields, "window", "1")?;
-    let window = shape.number(window, "window", 1..=u64::from(u32::MAX))?;
-    Some(Rolling { window: u32::try_from(window).ok()? })
-}
-
-/// Inputs of a step: any values, since only the step type knows them.
-fn with(shape: &mut Shape<'_>, node: &Node) -> Option<With> {
-    match &node.value {
-        Value::Null => Some(With::new()),
-        Value::Map(entries) => {
-            Some(entries.iter().map(|(key, node)| (key.text.clone(), node.value.to_json())).collect())
-        }
-        other => {
-            let message = format!("with must be a map of inputs, not {}", other.kind());
-            shape.fail(node.at, Diagnostic::new(Code::E0104, message))
         }
     }
 }

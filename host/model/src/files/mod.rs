@@ -10,6 +10,7 @@ mod decode;
 mod places;
 mod shape;
 mod source;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod yaml;
@@ -212,7 +213,7 @@ impl Loaded {
 
     fn project(&mut self, folder: &str, project: &File, process: &File, variables: Option<&File>) {
         let (project_document, project) = self.document(project, decode::project);
-        let (process_document, process) = self.document(process, decode::process);
+        let (process_document, process) = self.document(process, steps::process);
         let (variables_document, variables) = match variables {
             Some(file) => self.document(file, decode::variables),
             None => (None, None),

@@ -28,7 +28,7 @@ fn codes(list: &[(&str, &str)]) -> Vec<Code> {
 }
 
 /// Every key of every type, so that a key missing on either side shows.
-const EVERYTHING: &str = r#"{
+const EVERYTHING: &str = r##"{
   "environments": [{ "name": "test", "description": "for trying" }],
   "machines": [
     { "name": "m1", "environments": ["test"], "roles": ["web"], "pools": ["build"], "disabled": true,
@@ -44,10 +44,17 @@ const EVERYTHING: &str = r#"{
       "rolling": { "window": 2 }, "environments": ["test"], "timeout_seconds": 60, "disabled": true,
       "retries": 3, "retry_after_seconds": 5, "required": true, "isolation": "shared", "hold": "deployment" },
     { "name": "b", "uses": "run-script@1", "on": { "machine": "m1" }, "start": "with-previous", "when": "failure" },
-    { "name": "c", "uses": "run-script@1", "on": { "pool": "build" }, "when": "success" }
-  ], "guided": true, "max_parallelism": 3, "unavailable": "exclude" },
+    { "name": "c", "uses": "run-script@1", "on": { "pool": "build" }, "when": "success", "if": "#{A}" },
+    { "name": "d", "approval": { "instructions": "look", "responsible": ["anna"], "expires_after_seconds": 60,
+      "on_expiry": "proceed", "block_concurrent": true } },
+    { "name": "e", "on": { "role": "web" }, "steps": [
+      { "name": "f", "uses": "run-script@1", "locks": [
+        { "resource": "iis", "mode": "shared", "scope": "step", "units": 1, "of": 3 }] } ] }
+  ], "guided": true, "max_parallelism": 3, "max_runs": 4, "max_acquisitions": 5, "unavailable": "exclude",
+    "on_deadlock": "ask", "lock_wait_seconds": 60, "isolation": "exclusive", "priority": "high", "supersede": true,
+    "concurrency_tag": "#{Project.Name}" },
   "project": { "name": "shop", "description": "sells" }
-}"#;
+}"##;
 
 #[test]
 fn the_files_say_what_the_api_says() {
@@ -132,6 +139,51 @@ steps:
     assert_eq!(steps.len(), 3);
     assert_eq!(steps[1].rolling.map(|r| r.window), Some(2));
     assert_eq!(steps[2].start, StartTrigger::WithPrevious);
+}
+
+#[test]
+fn child_steps_are_numbered_behind_their_parent() {
+    let workspace = good(&[
+        ("project.yaml", "name: shop"),
+        (
+            "process.yaml",
+            r#"
+steps:
+  - { name: a, uses: x@1 }
+  - name: b
+    on: { role: web }
+    steps: [{ name: c, uses: x@1 }, { name: d, uses: x@1 }]
+  - { name: e, approval: { instructions: Look. } }
+"#,
+        ),
+    ]);
+    let process = &workspace.projects[0].process;
+    let told: Vec<_> = process.all_steps().map(|step| (step.step.name.to_string(), step.does(), step.place)).collect();
+    let expected = [
+        ("a", "x@1", (0, None)),
+        ("b", "steps", (1, None)),
+        ("c", "x@1", (1, Some(0))),
+        ("d", "x@1", (1, Some(1))),
+        ("e", "approval", (2, None)),
+    ];
+    assert_eq!(told, expected.map(|(name, does, place)| (name.to_owned(), does.to_owned(), place)));
+    assert_eq!(process.step(3).and_then(|step| step.on().cloned()), process.steps[1].on);
+    assert!(process.step(5).is_none());
+}
+
+#[test]
+fn outputs_of_earlier_children_are_read_by_later_ones() {
+    let process = |child: &str| {
+        format!(
+            "steps:\n  - {{ name: a, uses: x@1, with: {{ t: '{child}' }} }}\n  - name: b\n    steps:\n      \
+             - {{ name: c, uses: x@1, with: {{ t: '#{{Step[a].Output.O}}' }} }}\n      \
+             - {{ name: d, uses: x@1, with: {{ t: '#{{Step[c].Output.O}}' }}, if: '#{{Step[e].Output.O}}' }}\n  \
+             - {{ name: e, start: with-previous, uses: x@1, with: {{ t: '#{{Step[c].Output.O}}' }} }}\n"
+        )
+    };
+    // Of d its condition, and of e, which starts together with b, what c puts out.
+    assert_eq!(codes(&[("project.yaml", "name: p"), ("process.yaml", &process("text"))]), [Code::E0208, Code::E0208]);
+    assert_eq!(codes(&[("project.yaml", "name: p"), ("process.yaml", &process("#{Step[c].Output.O}"))]).len(), 3);
 }
 
 #[test]

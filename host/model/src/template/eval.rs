@@ -204,7 +204,8 @@ impl TemplateError {
 }
 
 /// Whether a text counts as true: not empty, `0`, `no` or `false`.
-pub(super) fn is_truthy(text: &str) -> bool {
+#[must_use]
+pub fn is_truthy(text: &str) -> bool {
     let text = text.trim();
     !(text.is_empty() || text == "0" || text.eq_ignore_ascii_case("no") || text.eq_ignore_ascii_case("false"))
 }

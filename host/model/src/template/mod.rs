@@ -19,6 +19,7 @@ mod tree;
 use std::borrow::Cow;
 
 pub use error::{Problem, TemplateError};
+pub use eval::is_truthy;
 pub use filters::FILTERS;
 
 use tree::Node;

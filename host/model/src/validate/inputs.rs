@@ -71,7 +71,7 @@ impl<'w> Check<'w> {
 fn unknown_input(key: &str, step: &Step, manifest: &Manifest) -> Diagnostic {
     let names: Vec<&str> = manifest.inputs.iter().map(|i| i.name.as_str()).collect();
     let near = nearest(key, &names);
-    let mut diagnostic = Diagnostic::new(Code::E0304, format!("{} has no input {key:?}", step.uses));
+    let mut diagnostic = Diagnostic::new(Code::E0304, format!("{} has no input {key:?}", step.does()));
     if !names.is_empty() {
         diagnostic = diagnostic.cause(format!("its inputs are {}", names.join(", ")));
     }

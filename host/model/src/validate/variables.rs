@@ -10,7 +10,7 @@ use crate::{
     diagnostic::Diagnostic,
     files::{Part, Subject},
     name::StepName,
-    process::{StartTrigger, Step},
+    process::Step,
     suggest::nearest,
     template::Template,
     variable::{Scope, Variable, VariableValue},
@@ -110,7 +110,7 @@ impl<'w> Check<'w> {
         }
     }
 
-    fn template(&mut self, subject: Subject, place: &[Part<'_>], text: &str, reader: &Reader<'_>) {
+    pub(super) fn template(&mut self, subject: Subject, place: &[Part<'_>], text: &str, reader: &Reader<'_>) {
         let template = Template::parse(text);
         if let Some(error) = template.errors().first() {
             let diagnostic = Diagnostic::new(Code::E0402, error.to_string())
@@ -131,7 +131,7 @@ impl<'w> Check<'w> {
 }
 
 fn unknown_step(name: &str, project: &ProjectFiles) -> Option<Diagnostic> {
-    let steps = || project.process.steps.iter().map(|step| step.name.as_str());
+    let steps = || project.process.all_steps().map(|step| step.step.name.as_str());
     if steps().any(|step| step.eq_ignore_ascii_case(name)) {
         return None;
     }
@@ -160,18 +160,24 @@ pub(super) struct Reader<'n> {
     names: &'n Names<'n>,
     /// Number of steps that have ended when the reader starts, where that is known.
     ended: Option<usize>,
+    /// Further steps that have ended by then: for a child step, those of its unit that come before it.
+    unit: std::ops::Range<usize>,
 }
 
 impl<'n> Reader<'n> {
     fn anywhere(names: &'n Names<'n>) -> Self {
-        Self { names, ended: None }
+        Self { names, ended: None, unit: 0..0 }
     }
 
-    /// The step at an index: what started together with it has not ended before it.
-    pub(super) fn step(names: &'n Names<'n>, index: usize) -> Self {
-        let steps = names.project.process.steps.get(..=index).unwrap_or_default();
-        let first_of_group = steps.iter().rposition(|step| step.start == StartTrigger::AfterPrevious);
-        Self { names, ended: Some(first_of_group.unwrap_or(0)) }
+    /// Before the first step.
+    pub(super) fn start(names: &'n Names<'n>) -> Self {
+        Self { names, ended: Some(0), unit: 0..0 }
+    }
+
+    /// A step, by the numbers of the first step of its group, the first of its unit, and its own: what started
+    /// together with it has not ended before it.
+    pub(super) fn step(names: &'n Names<'n>, group: usize, lead: usize, own: usize) -> Self {
+        Self { names, ended: Some(group), unit: lead..own }
     }
 
     /// What is wrong with a path, if it names nothing that could have a value.
@@ -206,9 +212,8 @@ impl<'n> Reader<'n> {
         if let Some(diagnostic) = unknown_step(step.as_str(), self.names.project) {
             return Some(diagnostic);
         }
-        let steps = &self.names.project.process.steps;
-        let at = steps.iter().position(|s| s.name == step)?;
-        if at < self.ended? {
+        let at = self.names.project.process.all_steps().position(|s| s.name == step)?;
+        if at < self.ended? || self.unit.contains(&at) {
             return None;
         }
         let message = format!("step {step} has not ended when its output is read");

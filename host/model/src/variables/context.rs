@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::{Outputs, Place, System, VariableSet, key_after, system::without_prefix};
 use crate::{
-    template::{Expanded, Found, Lookup, LookupError, Mode, Template, TemplateError},
+    template::{Expanded, Found, Lookup, LookupError, Mode, Template, TemplateError, is_truthy},
     variable::VariableValue,
 };
 
@@ -45,6 +45,20 @@ impl Context {
     /// As [`Template::expand`].
     pub fn expand(&self, text: &str, mode: Mode) -> Result<Expanded, TemplateError> {
         Template::parse(text).expand(self, mode)
+    }
+
+    /// Whether a condition holds: everything it names has a value, and the whole is neither empty nor `0`, `no` or
+    /// `false`.
+    ///
+    /// # Errors
+    /// When it does not parse, or a value cannot be told.
+    pub fn holds(&self, condition: &str) -> Result<bool, TemplateError> {
+        let template = Template::parse(condition);
+        if let Some(error) = template.errors().first() {
+            return Err(error.clone());
+        }
+        let expanded = template.expand(self, Mode::Leave)?;
+        Ok(expanded.unresolved.is_empty() && is_truthy(&expanded.text))
     }
 
     /// Expands the value of a variable by its name, none when there is no such variable.

@@ -205,3 +205,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_condition_holds_unless_something_in_it_is_missing_or_says_no() {
+    let mut outputs = Outputs::default();
+    outputs.set(&"a".parse().unwrap(), None, "Changed", "yes", false);
+    let set = Arc::new(set(&["Yes=true", "No=No", "Zero=0", "False=FALSE", "Empty=", "Two=#{Yes}"]));
+    let context =
+        Context::new(set, here()).outputs(Arc::new(outputs)).system(System::new().set("Deployment.Error", "x"));
+    let table = [
+        ("#{Yes}", true),
+        ("#{Two}", true),
+        ("#{No}", false),
+        ("#{Zero}", false),
+        ("#{False}", false),
+        ("#{Empty}", false),
+        ("#{Not.There}", false),
+        ("#{Not.There} and more", false),
+        ("#{Step[a].Output.Changed}", true),
+        ("#{Step[b].Output.Changed}", false),
+        ("#{if Yes}1#{/if}", true),
+        ("#{unless Yes}1#{/unless}", false),
+        ("#{unless Not.There}1#{/unless}", true),
+        ("#{unless Deployment.Error}1#{/unless}", false),
+        ("#{unless Octopus.Deployment.Error}1#{/unless}", false),
+        ("always", true),
+        ("no", false),
+    ];
+    for (condition, holds) in table {
+        assert_eq!(context.holds(condition), Ok(holds), "{condition}");
+    }
+    assert!(context.holds("#{if Yes}").is_err());
+}

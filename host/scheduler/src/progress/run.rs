@@ -105,6 +105,9 @@ pub struct Stop {
 pub struct Suspended {
     /// What it waits for.
     pub on: WaitOn,
+    /// When it is resumed in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
     /// Order of its wait among all waits.
     pub ticket: u64,
     /// It has come; the run waits for its task's place only. With what it is to be told.

@@ -226,7 +226,7 @@ impl Referee {
             }
             (RunState::Skipped, None) => {
                 let books = &self.tasks[&run.task];
-                let tried = begun && !books.cancelled && !books.step(run).skip.is_some();
+                let tried = begun && !books.cancelled && books.step(run).skip.is_none();
                 let machine = books.step(run).machine(run.place as usize);
                 let out = machine.is_some_and(|name| books.excluded.contains(name));
                 assert!(!tried || out || self.is_pool(run), "{run:?} was tried, and counts as skipped");

@@ -148,11 +148,12 @@ fn await_task(state: &RunState, ctx: &NativeCallContext, task: &Dynamic, timeout
 }
 
 fn deploy(state: &RunState, ctx: &NativeCallContext, options: Map) -> Fallible<i64> {
-    let mut options = Options::new(ctx, options, &["project", "environment", "version"])?;
+    let mut options = Options::new(ctx, options, &["project", "environment", "version", "detached"])?;
     let effect = Effect::Deploy {
         project: options.need_text("project")?,
         environment: options.need_text("environment")?,
         version: options.text("version")?,
+        detached: options.flag("detached")?,
     };
     answer!(ctx, state.ask(ctx, effect)?, Outcome::Number(task) => number(task))
 }

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use windlass_effects::{
     Answer, CancelToken, Effect, Entry, EntryState, Exit, Failure, Grants, HttpResponse, JournalStore, Layers, Line,
-    LineSink, LockGrant, Masker, MemoryJournal, Outcome, Performer, SessionHandle,
+    LineSink, LockGrant, Masker, MemoryJournal, Outcome, Performer, Promise, SessionHandle,
 };
 use windlass_model::{Capability, TaskId, TaskKind, TaskState, task::TaskSummary};
 use windlass_script::{Ending, Limits, Request, Script, ScriptHost};
@@ -55,15 +55,15 @@ impl World {
 
 #[async_trait]
 impl JournalStore for World {
-    async fn record(&self, entry: &Entry, durable: bool) -> Result<(), String> {
-        self.journal.record(entry, durable).await
+    async fn record(&self, entry: &Entry, promise: Promise) -> Result<(), String> {
+        self.journal.record(entry, promise).await
     }
 
     async fn local(&self, mut entry: Entry, effect: &Effect) -> Result<Answer, String> {
         self.note(effect);
         let answer = answer(entry.index, effect, &CancelToken::new()).await;
         entry.state = EntryState::Answered(answer.clone());
-        self.journal.record(&entry, true).await?;
+        self.journal.record(&entry, Promise::Durable).await?;
         Ok(answer)
     }
 }
@@ -125,6 +125,7 @@ fn task(id: u64, state: TaskState) -> TaskSummary {
             version: "1.2.0".into(),
             environment: "test".parse().unwrap(),
             machines: vec![],
+            skip: vec![],
         },
         title: "deploy shop 1.2.0 to test".into(),
         state,

@@ -1,7 +1,7 @@
 //! Looking over a folder that no server uses: everything is read, every fault is named, and the look goes on.
 //!
-//! The journal's segments and the exports are read one by one, so that one fault does not hide the next. What they
-//! say together is then compared with the index record by record. The index is brought up to date first, as every
+//! The journal's segments and the exports are read one by one, so that one fault does not hide the next. Of a damaged
+//! journal the rest is read, and what the damage took is named as far as the index knows. What sound ones say together is then compared with the index record by record. The index is brought up to date first, as every
 //! opening does; nothing else is changed. For each record a number and a checksum are held in memory, not its value.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::path::Path;
 use super::folder::{Folder, Trust, list_exports};
 use super::index::Index;
 use super::recovery::{History, replay, set_trust};
-use super::{EmbeddedOptions, OpenError, this_boot};
+use super::{EmbeddedOptions, OpenError, salvage, this_boot};
 use crate::batch::Op;
 use crate::error::describe_key;
 use crate::journal::{Segment, list_segments};
@@ -86,7 +86,7 @@ pub fn check(dir: &Path, options: &EmbeddedOptions) -> Result<Checked, OpenError
     let mut checked = Checked::default();
     check_files(&folder, &mut checked)?;
     if !checked.is_sound() {
-        checked.note(folder.indexes().display(), "it was not compared with the journal, because that is damaged");
+        check_rest(&folder, options, &boot, &mut checked)?;
         return Ok(checked);
     }
     let history = match History::read(&folder) {
@@ -101,6 +101,60 @@ pub fn check(dir: &Path, options: &EmbeddedOptions) -> Result<Checked, OpenError
     checked.records = truth.len() as u64;
     check_index(&folder, options, &boot, &history, truth, &mut checked)?;
     Ok(checked)
+}
+
+/// What a damaged journal still tells: which commits are lost, and, as far as the index knows, of which records.
+fn check_rest(folder: &Folder, options: &EmbeddedOptions, boot: &str, checked: &mut Checked) -> Result<(), OpenError> {
+    let salvaged = salvage::read(folder)?;
+    checked.last = salvaged.last;
+    checked.records = salvaged.store.count();
+    for (first, last) in &salvaged.lost {
+        let what = if first == last { format!("commit {first}") } else { format!("commits {first} to {last}") };
+        checked.damaged(folder.journal().display(), format!("{what} cannot be read; the rest can"));
+    }
+    if salvaged.cut {
+        checked.note(folder.journal().display(), "there is more in it than is looked at while it is damaged");
+    }
+    let unknown = "it cannot tell which records the damage took";
+    let Trust::Good(name) = folder.trust(boot) else {
+        checked.note(folder.indexes().display(), unknown);
+        return Ok(());
+    };
+    let path = folder.index(&name);
+    set_trust(folder, boot, false, &name)?;
+    let named = Index::open(&path, options.cache_bytes).and_then(|index| {
+        name_lost(&index, &salvaged.lost, checked)?;
+        index.sync()
+    });
+    match named {
+        Ok(()) => set_trust(folder, boot, true, &name),
+        Err(e) => {
+            checked.note(path.display(), format!("{e}; {unknown}"));
+            folder.distrust().map_err(|source| OpenError::Io { what: "distrust", path, source })
+        }
+    }
+}
+
+/// Names every record whose last change is in a commit that is lost.
+fn name_lost(index: &Index, lost: &[(Seq, Seq)], checked: &mut Checked) -> Result<(), super::IndexError> {
+    for table in index.tables()? {
+        let mut scan = Scan::table(&table);
+        loop {
+            let page = index.scan(&scan)?;
+            for record in &page.records {
+                if lost.iter().any(|(first, last)| (*first..=*last).contains(&record.version)) {
+                    let place = format!("{table}/{}", describe_key(&record.key));
+                    let problem = format!("its last change is in commit {}, which cannot be read", record.version);
+                    checked.damaged(place, problem);
+                }
+            }
+            match page.records.last() {
+                Some(last) if page.more => scan = scan.after(last.key.clone()),
+                _ => break,
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_files(folder: &Folder, checked: &mut Checked) -> Result<(), OpenError> {

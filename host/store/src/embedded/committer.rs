@@ -23,6 +23,7 @@ use super::index::{Index, IndexError};
 use super::watchdog::Pulse;
 use crate::batch::{Batch, Durability, Op};
 use crate::error::{StoreError, Unmet};
+use crate::failpoint;
 use crate::journal::Writer;
 use crate::record::{Seq, TableName};
 use crate::stop::StopSwitch;
@@ -250,13 +251,18 @@ impl Committer {
             return Ok(());
         }
         self.with_space("extend", Writer::reserve)?;
+        pass("begun", decided);
         self.journal("write", Writer::write)?;
         self.pace.unsynced_since.get_or_insert_with(Instant::now);
+        pass("written", decided);
         if sync {
             self.sync()?;
+            pass("synced", decided);
         }
         let commits = decided.iter().filter_map(|d| Some((numbered(d)?, d.ops.as_slice())));
-        Ok(self.index.apply(commits)?)
+        self.index.apply(commits)?;
+        pass("applied", decided);
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<(), Fatal> {
@@ -332,5 +338,14 @@ impl Committer {
 
     fn fatal(&self, what: &'static str, source: io::Error) -> Fatal {
         Fatal::Journal { what, path: self.writer.path().display().to_string(), source }
+    }
+}
+
+/// The group's points, one for each table that its commits begin with.
+fn pass(moment: &str, decided: &[Decided]) {
+    if failpoint::are_armed() {
+        for op in decided.iter().filter_map(|d| d.ops.first()) {
+            failpoint::pass(|| format!("store/{}/{moment}", op.target().0));
+        }
     }
 }

@@ -12,6 +12,7 @@ mod folder;
 mod index;
 mod options;
 mod recovery;
+mod salvage;
 mod watchdog;
 
 use std::future::Future;
@@ -29,6 +30,7 @@ use self::exporter::{Exporter, Job};
 use self::folder::Folder;
 use self::index::{Index, IndexError};
 pub use self::options::{EmbeddedOptions, OpenError};
+pub use self::salvage::{Salvaged, salvage};
 use self::watchdog::{Gauge, Pulse, Watchdog};
 use crate::batch::Batch;
 use crate::error::StoreError;

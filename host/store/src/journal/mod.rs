@@ -12,5 +12,5 @@ mod writer;
 
 pub use disk::{Disk, RealDisk, SegmentFile};
 pub use segment::JournalError;
-pub(crate) use segment::{Segment, Tail, list_segments};
+pub(crate) use segment::{Segment, Tail, list_segments, salvaged_frames};
 pub(crate) use writer::Writer;

@@ -142,6 +142,29 @@ impl Segment {
     }
 }
 
+/// The commits of a damaged segment that can be read, in order, before the damage and behind it.
+///
+/// # Errors
+/// When the file or its header cannot be read: then no frame can be told from noise.
+pub(crate) fn salvaged_frames(path: &Path) -> Result<Vec<(Seq, Vec<Op>)>, JournalError> {
+    let bytes = fs::read(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+    let bytes = Bytes::from(bytes);
+    let header = Header::decode(&bytes).map_err(|_| JournalError::Damaged {
+        path: path.to_owned(),
+        offset: 0,
+        seq: first_from_name(path).unwrap_or_default(),
+        lost: "is the segment's header",
+        fix: format!("mv {0} {0}.damaged", path.display()),
+    })?;
+    let (mut found, mut at, mut next) = (Vec::new(), HEADER_LEN, header.first);
+    // A frame's checksum knows the segment's salt, so what passes was written here; the order tells left-overs.
+    while let Some(frame) = find_frame(&bytes, at, header.salt, |frame| frame.seq >= next) {
+        (at, next) = (frame.end, Seq(frame.seq.0 + 1));
+        found.extend(frame.ops(&bytes).map(|ops| (frame.seq, ops)));
+    }
+    Ok(found)
+}
+
 /// The command that cuts a segment. The index has seen what is cut off, so it has to go as well.
 fn give_up_from(segment: &Path, offset: usize) -> String {
     let root = segment.parent().and_then(Path::parent).unwrap_or(Path::new("."));

@@ -170,7 +170,7 @@ impl deploy::HostDeployment for Calls {
             check!(check_name("the version", version));
         }
         let (project, environment, version) = (project.clone(), environment.clone(), version.clone());
-        ask!(self, Effect::Deploy { project, environment, version }, Outcome::Number(task) => task)
+        ask!(self, Effect::Deploy { project, environment, version, detached: false }, Outcome::Number(task) => task)
     }
 
     async fn drop(&mut self, deployment: Resource<Deployment>) -> wasmtime::Result<()> {

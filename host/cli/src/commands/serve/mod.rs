@@ -1,7 +1,8 @@
 //! `windlass serve`: opens the engine, serves the API, and ends in good order.
 //!
 //! Deployments survive the end of the server whatever its reason: commands on machines go on and are picked up at the
-//! next start. So stopping is quick, and a store that stopped ends the process with a code of its own.
+//! next start. So stopping waits only for what nobody could pick up: requests that are being answered, and requests to
+//! strangers. A store that stopped ends the process with a code of its own.
 
 mod notify;
 mod plugins;
@@ -26,7 +27,7 @@ use crate::{
     exit::Exit,
 };
 
-/// How long closing may take.
+/// How long closing the store may take after that.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
 /// What is logged when nobody says otherwise.
 const DEFAULT_LOG: &str = "info,sled=warn,wasmtime=warn,cranelift=warn";
@@ -36,7 +37,10 @@ const DEFAULT_LOG: &str = "info,sled=warn,wasmtime=warn,cranelift=warn";
 #[command(
     after_help = "Examples:\n  windlass serve\n  windlass serve --data /var/lib/windlass --listen 127.0.0.1:7227 --plugins /usr/lib/windlass\n\n\
                   Settings come from flags, WINDLASS_* variables, windlass.toml, in this order: windlass help config.\n\
-                  The first start writes a token to DATA/token, where the commands on this machine find it."
+                  The first start writes a token to DATA/token, where the commands on this machine find it.\n\n\
+                  SIGTERM and Ctrl-C stop it: it takes no more work, leaves commands on machines running, and\n\
+                  exits with 0; the next start goes on with everything. A second signal ends it at once.\n\
+                  A service for systemd: windlass help systemd."
 )]
 pub struct Serve {
     /// Folder for everything the server keeps
@@ -51,6 +55,9 @@ pub struct Serve {
     /// Install the plugins in this folder at start
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
+    /// How long a stop may wait for what cannot be taken up later [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    stop_within: Option<u64>,
     /// Go on with what was under way in the backup that the data was restored from
     #[arg(long)]
     resume_restored: bool,
@@ -67,6 +74,7 @@ pub async fn run(context: &Context<'_>, command: Serve) -> Result<Exit, Failure>
         listen: command.listen,
         log_format: command.log_format,
         plugins: command.plugins,
+        stop_within: command.stop_within,
     };
     let settings = Server::resolve(flags, &ProcessEnv, context.config_file()?)?;
     start_log(settings.log_format);
@@ -77,7 +85,6 @@ pub async fn run(context: &Context<'_>, command: Serve) -> Result<Exit, Failure>
         listener.local_addr().map_err(|error| Failure::new("listen", "failed to listen").cause(error.to_string()))?;
     let engine = open(&settings, resume).await?;
     let exit = serve(&settings, &engine, listener, address, stop).await;
-    notify::send("STOPPING=1");
     if matches!(&exit, Err(failure) if failure.exit == Exit::StoreStopped) {
         // There is nothing left to close, and waiting for threads that wait for a broken disk helps nobody. What they
         // hold goes with the process, which is about to end.
@@ -104,8 +111,10 @@ async fn serve(
     let url = crate::config::url_of(address);
     tracing::info!(%url, data = %settings.data.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     notify::send(&format!("READY=1\nSTATUS=serving {url}"));
-    match windlass_api::serve(listener, engine.clone(), stop.cancelled_owned()).await {
-        Ok(()) => {}
+    let drained = drain(engine.clone(), stop.clone(), settings.stop_within);
+    match windlass_api::serve(listener, engine.clone(), stop.cancelled_owned(), settings.stop_within).await {
+        // It began with the stop as well, so this is no second wait.
+        Ok(()) => drained.await.unwrap_or_default(),
         Err(error @ ServeError::Store(_)) => {
             let failure = Failure::new("store-stopped", "the server ended").cause(error.to_string());
             return Err(failure.fix("windlass serve").exit(Exit::StoreStopped));
@@ -118,8 +127,23 @@ async fn serve(
     Ok(Exit::Done)
 }
 
+/// Drains the engine once the server is told to stop.
+fn drain(engine: Engine, stop: CancellationToken, within: Duration) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        notify::send("STOPPING=1");
+        if !engine.drain(within).await {
+            let seconds = within.as_secs();
+            tracing::warn!(seconds, "a request to a stranger did not end in time; the next start asks how it ended");
+        }
+    })
+}
+
 async fn open(settings: &Server, resume_restored: bool) -> Result<Engine, Failure> {
-    Engine::open(EngineConfig { resume_restored, ..EngineConfig::new(&settings.data) }).await.map_err(|error| {
+    let mut config = EngineConfig::new(&settings.data);
+    config.settings = settings.limits.over(config.settings);
+    config.resume_restored = resume_restored;
+    Engine::open(config).await.map_err(|error| {
         let failure = Failure::new(error.code, format!("failed to open the data in {}", settings.data.display()))
             .cause(error.message);
         match error.fix {

@@ -1,0 +1,61 @@
+//! Effects of which nobody can know how they ended: a person is asked, and the run waits for the answer.
+
+use windlass_effects::{Call, CancelToken, Decided, DecidedAs, Effect, EffectClass, Failure, Verdict};
+use windlass_scheduler::{Answer, Ask, Choice, WaitOn};
+
+use super::{performer::RunPerformer, waits};
+
+/// What a person decided, or that one is asked.
+pub(super) async fn ask(run: &RunPerformer, call: Call<'_>, failure: &Failure, cancel: &CancelToken) -> Verdict {
+    if let Some(answer) = run.resumed(call.index).and_then(|resume| resume.answer) {
+        return Verdict::Decided(decided(answer));
+    }
+    // Whoever is being stopped asks nobody.
+    if cancel.is_cancelled() {
+        return Verdict::Nobody;
+    }
+    let mut choices = Vec::new();
+    if call.effect.can_be_retried() {
+        choices.push(Choice::Retry);
+    }
+    if call.effect.taken_as_done(call.index).is_some() {
+        choices.push(Choice::Done);
+    }
+    choices.push(Choice::Fail);
+    let text = question(run, call, failure);
+    let ask = Ask { text, choices, responsible: Vec::new(), expiry: None, keeps_tag: true };
+    match waits::suspend(run, WaitOn::Person(Box::new(ask)), "a person decides".to_owned(), cancel).await {
+        windlass_effects::Attempt::Suspended(until) => Verdict::Suspended(until),
+        windlass_effects::Attempt::Answered(_) => Verdict::Nobody,
+    }
+}
+
+fn decided(answer: Answer) -> Decided {
+    let choice = match answer.choice {
+        Choice::Retry => DecidedAs::Retry,
+        Choice::Done => DecidedAs::Done,
+        _ => DecidedAs::Fail,
+    };
+    Decided { choice, by: answer.by, notes: answer.notes }
+}
+
+/// What is known of it, in one paragraph: what was begun, under which ticket, and why nobody can know.
+fn question(run: &RunPerformer, call: Call<'_>, failure: &Failure) -> String {
+    let what = run.masker.mask(&call.effect.in_words()).into_owned();
+    let known = match call.effect.class() {
+        EffectClass::Ticketed => match run.ticket(ticket_index(call)) {
+            Ok(ticket) => format!(", under the ticket {ticket}"),
+            Err(_) => String::new(),
+        },
+        _ => String::new(),
+    };
+    format!("{} has an unknown outcome: {} ({what}{known})", run.node, failure.message)
+}
+
+/// The index whose ticket an effect uses.
+fn ticket_index(call: Call<'_>) -> u64 {
+    match call.effect {
+        Effect::Wait { process, .. } | Effect::Kill { process, .. } | Effect::ReadOutput { process, .. } => *process,
+        _ => call.index,
+    }
+}
