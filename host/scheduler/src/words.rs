@@ -64,7 +64,8 @@ pub(crate) fn text(state: &State, subject: Subject, cause: &Cause) -> String {
             let kind = state.tasks.get(&id).map_or(PlanKind::Deployment, |task| task.plan.kind);
             let what = if kind == PlanKind::Script { "script" } else { "deployment" };
             let count = state.queue.seated(kind);
-            let what = if count == 1 { format!("{what} executes, which") } else { format!("{what}s execute, the oldest") };
+            let what =
+                if count == 1 { format!("{what} executes, which") } else { format!("{what}s execute, the oldest") };
             format!("waits for a free place: {count} {what} is {}", named(state, *oldest))
         }
         Cause::Behind { ahead } => format!("waits behind {} for a free place", named(state, *ahead)),

@@ -220,7 +220,8 @@ fn run_waits(state: &State, key: RunKey) -> Vec<Group> {
         return Vec::new();
     }
     let mut groups = Vec::new();
-    if let Some(waits) = run.waits.as_ref().filter(|waits| waits.ready.is_none())
+    // A wait with a limit ends by itself.
+    if let Some(waits) = run.waits.as_ref().filter(|waits| waits.ready.is_none() && waits.until_ms.is_none())
         && let WaitOn::Tasks(tasks) = &waits.on
     {
         groups.extend(tasks.iter().map(|task| Group::one(Node::Task(*task), Why::End)));

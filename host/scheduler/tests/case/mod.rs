@@ -182,6 +182,7 @@ impl<'a> Play<'a> {
             _ => WaitOn::Other("waits for the load balancer".to_owned()),
         };
         let empty = matches!(&on, WaitOn::Tasks(tasks) if tasks.is_empty());
+        let on = if which.is_multiple_of(4) { on.until(self.now + u64::from(way % 50)) } else { on };
         (!empty).then_some(Event::RunWaits { run, on })
     }
 

@@ -61,6 +61,8 @@ pub struct Running {
     /// How long it has worked, waits excluded.
     pub worked_ms: u64,
     pub waits: Option<WaitOn>,
+    /// When it goes on in any case.
+    pub wakes_ms: Option<u64>,
     pub needs: Vec<Need>,
 }
 

@@ -51,8 +51,10 @@ impl Referee {
             let limit = self.time_limit(*run);
             let late = running.stop.is_none() && running.worked_ms >= limit && self.works(*run);
             assert!(!late, "{run:?} works longer than its limit");
+            let told = self.told.get(&Subject::Run(*run));
+            let overdue = running.waits.is_some() && running.wakes_ms.is_some_and(|at| at <= self.now);
+            assert!(!overdue || running.stop.is_some() || told == Some(&Cause::Turn), "{run:?} waits beyond its limit");
             if let Some(WaitOn::Until(until)) = &running.waits {
-                let told = self.told.get(&Subject::Run(*run));
                 let sleeps = matches!(told, Some(Cause::Sleep { .. }));
                 assert!(!sleeps || running.stop.is_some() || *until > self.now, "{run:?} sleeps too long");
             }

@@ -1,7 +1,7 @@
 //! What the referee learns from events.
 
 use windlass_model::{TaskId, manifest::LockNeed};
-use windlass_scheduler::{About, Choice, Event, LockRequest, LockWish, RunKey, RunOutcome, Unavailable, Where};
+use windlass_scheduler::{About, Choice, Event, LockRequest, LockWish, RunKey, RunOutcome, Unavailable, WaitOn, Where};
 
 use super::{Call, Place, Referee, children_of, need};
 
@@ -41,7 +41,11 @@ impl Referee {
                 let works = self.works(*run);
                 let running = self.running.get_mut(run).unwrap();
                 if works && running.stop.is_none() {
-                    running.waits = Some(on.clone());
+                    let (on, wakes_ms) = match on {
+                        WaitOn::Limited { on, until_ms } => (on.as_ref(), Some(*until_ms)),
+                        on => (on, None),
+                    };
+                    (running.waits, running.wakes_ms) = (Some(on.clone()), wakes_ms);
                 }
             }
             Event::LockAsked { request, wish } => self.asked(*request, wish),

@@ -69,6 +69,7 @@ impl Referee {
             late: false,
             worked_ms: 0,
             waits: None,
+            wakes_ms: None,
             needs: wanted,
         };
         self.running.insert(key, running);
