@@ -1,6 +1,7 @@
 //! End-to-end tests against real servers, and their harness.
 
 pub mod disk;
+pub mod engine;
 pub mod events;
 pub mod guests;
 pub mod proxy;

@@ -16,13 +16,16 @@ use windlass_model::{
     task::TaskDetail,
     views::{DeployRequest, ReleaseRequest},
 };
-use windlass_tests::{guests, shop, sshd::Sshd};
+use windlass_tests::{engine, guests, shop, sshd::Sshd};
 
 /// An engine that is not patient with runs that do not stop.
 async fn open(data: &Path) -> Engine {
-    let mut config = EngineConfig::new(data);
-    (config.settings.grace_ms, config.settings.kill_ms) = (200, 200);
-    Engine::open(config).await.unwrap()
+    let config = || {
+        let mut config = EngineConfig::new(data);
+        (config.settings.grace_ms, config.settings.kill_ms) = (200, 200);
+        config
+    };
+    engine::opened(config).await.unwrap()
 }
 
 async fn until(engine: &Engine, task: TaskId, reached: impl Fn(&TaskDetail) -> bool) -> TaskDetail {

@@ -28,7 +28,7 @@ const STEPS: &str = r#"
     with:
       script: |
         echo run >> "$HOME/runs"
-        n=0; while [ $n -lt 200 ]; do echo "line $n"; n=$((n+1)); [ $n = 100 ] && sleep 0.2; done
+        n=0; while [ $n -lt 200 ]; do echo "line $n"; n=$((n+1)); if [ $n = 100 ]; then sleep 0.2; fi; done
   - { name: next, uses: run-script@1, on: { role: web }, with: { script: "echo next >> $HOME/runs" } }
 "#;
 

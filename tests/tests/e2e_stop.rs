@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use windlass_model::{RunState, TaskId, TaskState, task::TaskDetail, views::ScriptRequest};
+use windlass_model::{TaskId, TaskState, task::TaskDetail, views::ScriptRequest};
 use windlass_tests::{server::Server, shop::Anything, site::Site};
 
 /// Far longer than a stop takes that has nothing to wait for, and than one that is cut off after a second.
@@ -141,11 +141,13 @@ async fn a_stop_waits_no_longer_than_it_may_and_a_second_signal_ends_it_at_once(
     assert!(begin.elapsed() >= Duration::from_secs(1) && begin.elapsed() < PROMPT, "it took {:?}", begin.elapsed());
     assert!(ended.err.contains("a request to a stranger did not end in time"), "{}", ended.err);
 
-    // Nobody can know what became of the request, so it is said and not repeated.
+    // Nobody can know what became of the request, so a person is asked, and it is not repeated.
     server.restart()?;
-    let unknown =
-        |detail: &TaskDetail| detail.steps[0].runs[0].state == RunState::Unknown || detail.summary.state.is_final();
-    let detail = until(&server, task, unknown).await?;
+    let asks = |detail: &TaskDetail| {
+        let reason = detail.steps[0].runs[0].reason.as_ref();
+        reason.is_some_and(|reason| reason.kind == "person") || detail.summary.state.is_final()
+    };
+    let detail = until(&server, task, asks).await?;
     let told = format!("{detail:#?}");
     assert!(told.contains("nobody can know how it ended"), "{told}");
 

@@ -375,7 +375,7 @@ async fn scripts_and_places_say_why() -> Anything<()> {
         ("waits", "lock", held),
         ("queues", "lock", held),
         ("awaits-a-task", "task", task),
-        ("awaits-quiet", "other", quiet),
+        ("awaits-quiet", "task", quiet),
     ] {
         let task = waits.script(name, text).await?;
         waits.waits(task, kind).await?;

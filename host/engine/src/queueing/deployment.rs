@@ -65,7 +65,7 @@ pub async fn prepare_deployment(services: &Services, request: DeployRequest) -> 
     };
     let now = services.shared.clock.now_ms();
     let mut plan = TaskPlan::deployment(what.title(), format!("{}/{}", project.key(), environment.key()), steps);
-    general(&mut plan, &release.process, &surroundings.context(None))?;
+    general(&mut plan, &release.process, &surroundings.context(None, None))?;
     asked_for(&mut plan, &release.process, &request, now)?;
     let uses: Vec<String> = release.process.all_steps().map(|step| step.does()).collect();
     let (id, number) = number(services).await?;
@@ -174,7 +174,7 @@ fn asked_for(plan: &mut TaskPlan, process: &Process, request: &DeployRequest, no
 
 impl Surroundings<'_> {
     /// The variables before anything has run, as a step sees them.
-    pub(super) fn context(&self, step: Option<(&Placed<'_>, usize)>) -> Context {
+    pub(super) fn context(&self, step: Option<(&Placed<'_>, usize)>, manifest: Option<&Manifest>) -> Context {
         let Self { release, environment, .. } = self;
         let mut system =
             System::new().project(&release.project).environment(environment).release(&release.version, &release.notes);
@@ -184,6 +184,11 @@ impl Surroundings<'_> {
             place.step = Some(step.name.clone());
             if let Some(windlass_model::On::Role(role)) = step.on() {
                 place.step_role = Some(role.clone());
+            }
+            let inputs = manifest.into_iter().flat_map(Manifest::package_inputs);
+            let mut named = inputs.filter_map(|input| release.package(step.with.get(input)?.as_str()?));
+            if let Some((id, pinned)) = named.next() {
+                system = system.package(id.as_str(), &pinned.version);
             }
         }
         Context::new(Arc::clone(&self.variables), place).system(system)

@@ -39,7 +39,7 @@ pub fn plan_step(
     step: &Placed<'_>,
     manifest: Option<&Manifest>,
 ) -> Result<StepPlan, EngineError> {
-    let context = around.context(Some((step, index)));
+    let context = around.context(Some((step, index)), manifest);
     let (place, nobody) = around.place(step, manifest)?;
     let mut plan = StepPlan::new(step.name.clone(), place);
     plan.skip = around.left_out(step).or(nobody);
@@ -121,8 +121,8 @@ impl Surroundings<'_> {
             return Ok(Isolation::Shared);
         }
         let mut locks = Vec::new();
-        for need in manifest.map(|manifest| manifest.locks.as_slice()).unwrap_or_default() {
-            locks.push(filled(need, step));
+        if let Some(manifest) = manifest {
+            locks.extend(manifest.locks.iter().map(|need| filled(need, step, manifest, context)));
         }
         for need in &step.locks {
             locks.push(LockNeed { resource: lock_name(step, &need.resource, context)?, ..need.clone() });
@@ -175,12 +175,19 @@ fn agreement(step: &Placed<'_>, approval: &Approval, context: &Context) -> Resul
     })
 }
 
-/// A lock's name with the step's inputs in place of `{input}`.
-fn filled(need: &LockNeed, step: &Placed<'_>) -> LockNeed {
+/// A lock's name with the step's inputs, or what they are without a value, in place of `{input}`.
+fn filled(need: &LockNeed, step: &Placed<'_>, manifest: &Manifest, context: &Context) -> LockNeed {
     let mut resource = need.resource.clone();
-    for (name, value) in &step.with {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        resource = resource.replace(&format!("{{{name}}}"), &text);
+    for input in &manifest.inputs {
+        if let Some(value) = step.with.get(&input.name).or(input.default.as_ref()) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            resource = resource.replace(&format!("{{{}}}", input.name), &text);
+        }
+    }
+    // What only a machine brings to light stays as it was written: on that machine it is the same for everyone.
+    match context.expand(&resource, Mode::Leave) {
+        Ok(expanded) if !expanded.secrets_used => resource = expanded.text,
+        _ => {}
     }
     LockNeed { resource, ..need.clone() }
 }

@@ -67,6 +67,10 @@ impl Performer for RunPerformer {
         let Call { index, since_ms, tries, effect } = call;
         let limit = |wait_ms: u64| waits::Limit { since_ms, wait_ms };
         match effect {
+            // What it waits for may well have ended by the same cancel; that is not what it waited for.
+            Effect::AwaitQuiet { .. } | Effect::AwaitTask { .. } if cancel.is_cancelled() => {
+                Attempt::Answered(Err(Failure::cancelled()))
+            }
             Effect::Sleep { ms } => waits::sleep(self, *ms, since_ms, cancel).await,
             Effect::Acquire { resource, mode, wait_ms } => {
                 let request = LockRequest { run: self.run, number: index };

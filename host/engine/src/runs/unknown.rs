@@ -42,14 +42,14 @@ fn decided(answer: Answer) -> Decided {
 /// What is known of it, in one paragraph: what was begun, under which ticket, and why nobody can know.
 fn question(run: &RunPerformer, call: Call<'_>, failure: &Failure) -> String {
     let what = run.masker.mask(&call.effect.in_words()).into_owned();
-    let known = match call.effect.class() {
-        EffectClass::Ticketed => match run.ticket(ticket_index(call)) {
-            Ok(ticket) => format!(", under the ticket {ticket}"),
-            Err(_) => String::new(),
-        },
-        _ => String::new(),
+    let ticket = match call.effect.class() {
+        EffectClass::Ticketed => run.ticket(ticket_index(call)).ok().map(|ticket| format!("under the ticket {ticket}")),
+        _ => None,
     };
-    format!("{} has an unknown outcome: {} ({what}{known})", run.node, failure.message)
+    let what = (!failure.message.contains(&what)).then_some(what);
+    let known: Vec<_> = what.into_iter().chain(ticket).collect();
+    let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+    format!("{} has an unknown outcome: {}{known}", run.node, failure.message)
 }
 
 /// The index whose ticket an effect uses.
