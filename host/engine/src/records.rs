@@ -13,7 +13,7 @@ use windlass_model::{
 };
 use windlass_packages::repository::PackageRecord;
 use windlass_scheduler::{Event, Snapshot, progress::Resume};
-use windlass_store::{Batch, Key, Scan, Store, StoreError, Table};
+use windlass_store::{Batch, Key, Scan, Seq, Store, StoreError, Stored, Table};
 
 use crate::{history::Learnt, holdings::Rate, logs::LogCursor, once::StoredOnce, runs::Done, vault::Sealed};
 
@@ -42,7 +42,7 @@ pub const MACHINE_TASKS: Table<()> = Table::new("machine-tasks", 1);
 pub const STEPS: Table<StepView> = Table::new("steps", 1);
 /// By task, step and place.
 pub const RUNS: Table<RunView> = Table::new("runs", 1);
-/// By task, step, place and name.
+/// By task, step, place, name, run and entry: what was there before is kept, because a run may have seen it.
 pub const OUTPUTS: Table<StoredOutput> = Table::new("outputs", 1);
 /// What a suspended run is told when it goes on, until its journal holds what it made of it. By run.
 pub const RESUMES: Table<Resume> = Table::new("resumes", 1);
@@ -105,8 +105,8 @@ pub struct StoredOutput {
 /// What a run saw of its task when it began: a replay sees the same, whatever came since.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pin {
-    /// Outputs of other runs.
-    pub outputs: Vec<StoredOutput>,
+    /// The last commit whose outputs of other runs it sees.
+    pub upto: u64,
     /// Its machine.
     pub machine: Option<Machine>,
     /// What had gone wrong in its task.
@@ -355,15 +355,38 @@ pub async fn all<T: Serialize + DeserializeOwned>(
     table: &Table<T>,
     scan: Scan,
 ) -> Result<Vec<T>, StoreError> {
+    Ok(all_stored(store, table, scan).await?.into_iter().map(|record| record.value).collect())
+}
+
+/// The same, each with its key and its commit.
+///
+/// # Errors
+/// When the store stopped or a record does not decode.
+async fn all_stored<T: Serialize + DeserializeOwned>(
+    store: &dyn Store,
+    table: &Table<T>,
+    scan: Scan,
+) -> Result<Vec<Stored<T>>, StoreError> {
     let mut scan = scan;
-    let mut values = Vec::new();
+    let mut found = Vec::new();
     loop {
         let page = table.scan(store, scan.clone()).await?;
         let last = page.records.last().map(|record| record.key.clone());
-        values.extend(page.records.into_iter().map(|record| record.value));
+        found.extend(page.records);
         match last {
             Some(last) if page.more => scan = scan.after(last),
-            _ => return Ok(values),
+            _ => return Ok(found),
         }
     }
+}
+
+/// Outputs of a task that were there with a commit, the newest last.
+///
+/// # Errors
+/// When the store stopped or a record does not decode.
+pub async fn outputs(store: &dyn Store, task: TaskId, upto: Seq) -> Result<Vec<StoredOutput>, StoreError> {
+    let mut found = all_stored(store, &OUTPUTS, OUTPUTS.starting_with(task.0)).await?;
+    found.retain(|output| output.version <= upto);
+    found.sort_by_key(|output| output.version);
+    Ok(found.into_iter().map(|output| output.value).collect())
 }

@@ -10,7 +10,7 @@ use windlass_store::{Batch, Key, Store};
 pub use crate::queueing::{Prepared, deployment_request, prepare_deployment, prepare_script};
 use crate::{
     error::EngineError,
-    records::{MACHINE_TASKS, OUTPUTS, RUNS, STEPS, StoredValue, TASKS, all, readable},
+    records::{MACHINE_TASKS, RUNS, STEPS, StoredValue, TASKS, outputs, readable},
     services::Services,
 };
 
@@ -46,8 +46,8 @@ pub async fn detail(services: &Services, task: TaskId) -> Result<TaskDetail, Eng
             .ok_or_else(|| EngineError::not_found("task", task).fix("windlass task list"))?,
     };
     detail.seq = seq;
-    let outputs = OUTPUTS.starting_with(task.0);
-    for output in all(&*services.shared.store, &OUTPUTS, outputs).await? {
+    let store = &*services.shared.store;
+    for output in outputs(store, task, store.last_seq()).await? {
         let run = detail
             .steps
             .iter_mut()

@@ -18,7 +18,7 @@ use windlass_model::{
 };
 use windlass_packages::digest::Sha256;
 use windlass_scheduler::{RunKey, progress::Resume};
-use windlass_store::Key;
+use windlass_store::{Key, Seq};
 use windlass_wasm::{LentPackage, Plugin};
 
 use super::{
@@ -148,7 +148,7 @@ pub async fn gather(
     };
     let error = pinned.as_ref().map_or_else(|| execution.error.clone(), |pin| pin.error.clone());
     let known = match pinned {
-        Some(pin) => task.pinned(services, pin.outputs).map_err(engine)?,
+        Some(pin) => task.pinned(services, Seq(pin.upto)).await.map_err(engine)?,
         None => task.known(services).await.map_err(engine)?,
     };
     let place = placed.map(|placed| (placed, run.step as usize));
@@ -165,9 +165,7 @@ pub async fn gather(
     if let Some(first) = lent.values().next() {
         context = context.system(system.package(&first.info.id, &first.info.version));
     }
-    let pin = Pin { outputs: known.stored().to_vec(), machine: machine.clone(), error };
-    let pins = pin.machine.is_some() || !pin.outputs.is_empty() || pin.error.is_some();
-    let pin = (entries.is_empty() && pins).then_some(pin);
+    let pin = entries.is_empty().then(|| Pin { upto: known.upto().0, machine: machine.clone(), error });
     let moved_from = was.zip(machine.as_ref()).and_then(|(was, now)| moved(&was, now));
     let node = begin_node(task, execution);
     let task = Arc::clone(task);

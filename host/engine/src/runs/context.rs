@@ -5,17 +5,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::sync::{RwLock, RwLockReadGuard};
 use windlass_effects::Masker;
 use windlass_model::{
     EnvironmentName, Machine, MachineName, Release, SecretText, StepName, TaskId, TaskKind, VariableValue,
     process::Placed,
     variables::{Context, Outputs, Place, System, VariableSet},
 };
-use windlass_store::Key;
+use windlass_store::{Key, Seq};
 
 use crate::{
     error::EngineError,
-    records::{MACHINES, OUTPUTS, RELEASES, SCRIPTS, StoredOutput, StoredValue, all},
+    records::{MACHINES, RELEASES, SCRIPTS, StoredOutput, StoredValue, outputs},
     releases,
     services::Services,
     tasks,
@@ -54,6 +55,8 @@ pub struct TaskContext {
     known: tokio::sync::Mutex<Option<Known>>,
     /// Outputs that came since.
     news: Mutex<Vec<StoredOutput>>,
+    /// Shared by outputs on their way into the store: while one is, nobody can tell by a commit what is there.
+    under_way: RwLock<()>,
 }
 
 /// Gathers what the runs of a task share.
@@ -97,7 +100,15 @@ pub async fn gather(services: &Services, task: TaskId, what: TaskKind) -> Result
         })
         .collect();
     let variables = Arc::new(VariableSet::new(variables));
-    Ok(TaskContext { task, subject, variables, secrets, known: Default::default(), news: Mutex::default() })
+    Ok(TaskContext {
+        task,
+        subject,
+        variables,
+        secrets,
+        known: Default::default(),
+        news: Mutex::default(),
+        under_way: RwLock::default(),
+    })
 }
 
 /// What the steps of a task have put out so far.
@@ -107,14 +118,14 @@ pub struct Known {
     secrets: Vec<SecretText>,
     /// Of all secrets, made once for all runs that know no more: making it costs more than a small step.
     masker: Masker,
-    /// The same as stored, for who pins it.
-    stored: Arc<Vec<StoredOutput>>,
+    /// The last commit of which it holds the outputs.
+    upto: Seq,
 }
 
 impl Known {
-    /// The outputs as stored.
-    pub(super) fn stored(&self) -> &[StoredOutput] {
-        &self.stored
+    /// The last commit of which it holds the outputs.
+    pub(super) fn upto(&self) -> Seq {
+        self.upto
     }
 }
 
@@ -162,12 +173,15 @@ impl TaskContext {
     /// When the store stopped or a secret cannot be opened.
     pub(crate) async fn known(&self, services: &Services) -> Result<Known, EngineError> {
         let mut known = self.known.lock().await;
+        let _none_is_under_way = self.under_way.write().await;
+        let store = &*services.shared.store;
+        let upto = store.last_seq();
         // Taken before the store is read: what is noted meanwhile is added next time, if need be again.
         let news = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut all_known, news) = match known.take() {
             Some(known) => (known, news),
             None => {
-                let stored = all(&*services.shared.store, &OUTPUTS, OUTPUTS.starting_with(self.task.0)).await?;
+                let stored = outputs(store, self.task, upto).await?;
                 (Known { masker: Masker::new(&self.secrets), ..Known::default() }, stored)
             }
         };
@@ -178,20 +192,26 @@ impl TaskContext {
         if all_known.secrets.len() > secrets {
             all_known.masker = Masker::new(all_known.secrets.iter().chain(&self.secrets));
         }
+        all_known.upto = upto;
         Ok(known.insert(all_known).clone())
     }
 
     /// Outputs that a run saw when it began, whatever came since.
     ///
     /// # Errors
-    /// When a secret cannot be opened.
-    pub(super) fn pinned(&self, services: &Services, outputs: Vec<StoredOutput>) -> Result<Known, EngineError> {
-        let mut known = Known::default();
-        for output in outputs {
+    /// When the store stopped or a secret cannot be opened.
+    pub(super) async fn pinned(&self, services: &Services, upto: Seq) -> Result<Known, EngineError> {
+        let mut known = Known { upto, ..Known::default() };
+        for output in outputs(&*services.shared.store, self.task, upto).await? {
             self.add(services, &mut known, output)?;
         }
         known.masker = Masker::new(known.secrets.iter().chain(&self.secrets));
         Ok(known)
+    }
+
+    /// Held from before an output is stored until it is noted.
+    pub(super) async fn output_under_way(&self) -> RwLockReadGuard<'_, ()> {
+        self.under_way.read().await
     }
 
     /// Takes in an output that is in the store now.
@@ -200,10 +220,9 @@ impl TaskContext {
     }
 
     fn add(&self, services: &Services, known: &mut Known, output: StoredOutput) -> Result<(), EngineError> {
-        let Ok(step) = StepName::new(&output.step) else {
+        let Ok(step) = StepName::new(output.step) else {
             return Ok(());
         };
-        Arc::make_mut(&mut known.stored).push(output.clone());
         let machine = output.machine.and_then(|machine| MachineName::new(machine).ok());
         let outputs = Arc::make_mut(&mut known.outputs);
         match output.value {

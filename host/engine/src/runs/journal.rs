@@ -132,7 +132,14 @@ impl StoredJournal {
         self.services.shared.store.commit(batch).await.map(|_| ()).map_err(|error| error.to_string())
     }
 
-    fn output(&self, batch: &mut Batch, name: &str, value: &str, sensitive: bool) -> Result<StoredOutput, Failure> {
+    fn output(
+        &self,
+        batch: &mut Batch,
+        index: u64,
+        name: &str,
+        value: &str,
+        sensitive: bool,
+    ) -> Result<StoredOutput, Failure> {
         let failed = |error: String| Failure::new("io", error);
         let value = if sensitive {
             let secret = windlass_model::SecretText::new(value);
@@ -144,6 +151,7 @@ impl StoredJournal {
         let output =
             StoredOutput { step: self.step.clone(), machine: self.machine.clone(), name: name.to_owned(), value };
         let key = run_key(self.run.task, self.run.step, self.run.place).text(&name.to_lowercase());
+        let key = key.text(self.id.as_str()).id(index);
         OUTPUTS.put(batch, key, &output).map_err(|error| failed(error.to_string()))?;
         Ok(output)
     }
@@ -250,10 +258,11 @@ impl StoredJournal {
                 // Ordered before the end of the run, which is durable.
                 let mut batch = self.take_waiting();
                 batch.relaxed();
-                let output = self.output(&mut batch, name, value, *sensitive);
+                let output = self.output(&mut batch, entry.index, name, value, *sensitive);
                 let answer = output.as_ref().map(|_| Outcome::Done).map_err(Clone::clone);
                 let entry = Entry { state: EntryState::Answered(answer.clone()), ..entry };
                 self.put(&mut batch, &entry)?;
+                let _under_way = self.context.output_under_way().await;
                 self.commit(batch).await?;
                 if let Ok(output) = output {
                     self.context.note(output);
