@@ -7,8 +7,9 @@
 //! by a lock that passes from a run to its step or task, or by narrower windows, and only when somebody waits for
 //! what the waiter itself holds. So the graph is walked then and there, and nearly always not at all.
 //!
-//! A circle through the order of a queue alone is undone by changing that order. Any other is broken by its
-//! youngest wait, which fails with the whole circle in words, unless its project has a person decide.
+//! Whoever in a circle is only behind others of it in queues is put before them: they wait for it anyway, and it ends.
+//! A circle without such a one is broken by its youngest wait, which fails with the whole circle in words, unless its
+//! project has a person decide.
 
 mod graph;
 
@@ -37,16 +38,13 @@ impl Turn<'_> {
         if graph.is_live(node) {
             return;
         }
-        let circle = graph.circle();
-        let polite = circle.iter().find_map(|edge| match &edge.why {
-            Why::Lock { resource, behind: true } => Some((claim_of(edge.from)?, resource.clone(), claim_of(edge.to)?)),
-            _ => None,
-        });
-        if let Some((from, resource, to)) = polite {
-            let granted = self.state.locks.overtake(from, &resource, to);
+        let knot = graph.knot(node);
+        if let Some((claim, ahead)) = graph.polite(&knot) {
+            let granted = self.state.locks.overtake(claim, &ahead);
             self.granted(granted);
             return self.suspect(node);
         }
+        let circle = knot.first().map(|first| graph.circle(*first)).unwrap_or_default();
         let subjects = circle.iter().filter_map(|edge| wait_of(self.state, edge));
         let Some((_, victim)) = subjects.max() else {
             return;
@@ -148,13 +146,5 @@ fn node_of(subject: Subject) -> Node {
         Subject::Lock(request) => Node::Call(request),
         Subject::Run(run) => Node::Run(run),
         Subject::Task(task) | Subject::Step(task, _) => Node::Task(task),
-    }
-}
-
-fn claim_of(node: Node) -> Option<ClaimKey> {
-    match node {
-        Node::Run(run) => Some(ClaimKey::run(run)),
-        Node::Call(request) => Some(ClaimKey::call(request)),
-        _ => None,
     }
 }

@@ -1,5 +1,7 @@
 //! The wait-for graph: what ends by itself, and what never will.
 
+use std::collections::BTreeSet;
+
 use windlass_model::{TaskId, TaskState};
 
 use crate::{
@@ -130,27 +132,75 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// A circle of waits that never end, reached from the first node.
-    pub(super) fn circle(&self) -> Vec<Edge> {
+    /// What keeps a node from ending: groups of which too few will end, with those that never will.
+    fn stuck(&self, at: usize) -> impl Iterator<Item = (&Group, Node)> {
+        let groups = self.groups.get(at).into_iter().flatten().filter(|group| !self.is_met(group));
+        groups
+            .flat_map(|group| group.members.iter().filter(|node| !self.is_live(**node)).map(move |node| (group, *node)))
+    }
+
+    /// Nodes that wait for each other and for nothing else that never ends: what `start` waits for in the end.
+    pub(super) fn knot(&self, start: Node) -> Vec<Node> {
+        let Some(mut at) = self.index.get(&start).copied() else {
+            return Vec::new();
+        };
+        loop {
+            let reached = self.reach(at);
+            let mut back = BTreeSet::from([at]);
+            let mut grows = true;
+            // Each round finds one more that waits for `at`, or is the last.
+            while grows {
+                grows = false;
+                for other in &reached {
+                    let waits = |(_, node): (&Group, Node)| self.index.get(&node).is_some_and(|at| back.contains(at));
+                    grows |= !back.contains(other) && self.stuck(*other).any(waits) && back.insert(*other);
+                }
+            }
+            // Whoever does not wait for it is waited for by all of these: the knot is further on, and smaller.
+            match reached.iter().find(|other| !back.contains(*other)) {
+                Some(further) => at = *further,
+                None => return reached.iter().filter_map(|at| self.nodes.get(*at)).copied().collect(),
+            }
+        }
+    }
+
+    fn reach(&self, start: usize) -> BTreeSet<usize> {
+        let mut reached = BTreeSet::from([start]);
+        let mut open = vec![start];
+        while let Some(at) = open.pop() {
+            let next = self.stuck(at).filter_map(|(_, node)| self.index.get(&node).copied());
+            open.extend(next.filter(|next| reached.insert(*next)));
+        }
+        reached
+    }
+
+    /// A claim of the knot that is only behind others of it: it can go on before them, since they wait for it anyway.
+    /// With each resource, and whom it is behind there.
+    pub(super) fn polite(&self, knot: &[Node]) -> Option<(ClaimKey, Vec<(Resource, ClaimKey)>)> {
+        knot.iter().find_map(|node| {
+            let claim = claim_of(*node).filter(|claim| self.state.locks.waits(*claim))?;
+            let behind = |(group, ahead): (&Group, Node)| match &group.why {
+                Why::Lock { resource, behind: true } => Some((resource.clone(), claim_of(ahead)?)),
+                _ => None,
+            };
+            let ahead: Option<Vec<_>> = self.stuck(*self.index.get(node)?).map(behind).collect();
+            Some((claim, ahead.filter(|ahead| !ahead.is_empty())?))
+        })
+    }
+
+    /// A circle of waits that never end, reached from a node.
+    pub(super) fn circle(&self, start: Node) -> Vec<Edge> {
         let mut path: Vec<Edge> = Vec::new();
         let mut seen: Map<Node, usize> = Map::default();
-        let mut node = match self.nodes.first() {
-            Some(first) => *first,
-            None => return path,
-        };
+        let mut node = start;
         while !seen.contains_key(&node) {
             seen.insert(node, path.len());
-            let groups = self.index.get(&node).and_then(|at| self.groups.get(*at)).into_iter().flatten();
-            let mut stuck = groups.filter(|group| !self.is_met(group));
-            let edge = stuck.find_map(|group| {
-                let dead = group.members.iter().find(|member| !self.is_live(**member))?;
-                Some(Edge { from: node, why: group.why.clone(), to: *dead })
-            });
-            let Some(edge) = edge else {
+            let at = self.index.get(&node).copied();
+            let Some((group, dead)) = at.and_then(|at| self.stuck(at).next()) else {
                 return Vec::new();
             };
-            node = edge.to;
-            path.push(edge);
+            path.push(Edge { from: node, why: group.why.clone(), to: dead });
+            node = dead;
         }
         let start = seen.get(&node).copied().unwrap_or(0);
         path.split_off(start)
@@ -271,4 +321,12 @@ fn is_asked(state: &State, node: Node) -> bool {
     };
     let questions = state.tasks.get(&subject.task()).map(|task| &task.progress.questions);
     questions.into_iter().flatten().any(|(_, question)| question.about == About::Deadlock(subject))
+}
+
+fn claim_of(node: Node) -> Option<ClaimKey> {
+    match node {
+        Node::Run(run) => Some(ClaimKey::run(run)),
+        Node::Call(request) => Some(ClaimKey::call(request)),
+        _ => None,
+    }
 }

@@ -124,25 +124,44 @@ impl Locks {
         }
     }
 
-    /// Puts a waiting claim before another one in the queue of a resource, and grants what that allows.
-    pub fn overtake(&mut self, key: ClaimKey, resource: &Resource, other: ClaimKey) -> Vec<ClaimKey> {
+    /// Puts a waiting claim before others in the queues of resources, and grants what that allows.
+    pub fn overtake(&mut self, key: ClaimKey, others: &[(Resource, ClaimKey)]) -> Vec<ClaimKey> {
         let mut granted = Vec::new();
-        let id = self.names.get(resource.as_str()).copied();
-        let place = |claim: &Claim| claim.pieces().find(|piece| Some(piece.lock) == id).map(|piece| piece.rank);
-        let rank = self.claims.get(&other).and_then(place);
-        let ticket = self.claims.get(&key).map(|claim| claim.ticket);
-        if let (Some(id), Some(rank), Some(ticket)) = (id, rank, ticket) {
-            let rank = Rank { rank: rank.rank - 1, passed: true, ticket };
-            self.set_rank(key, resource, rank);
-            self.touched.extend([key, other]);
-            // Members of a group share one rank: more of them may be behind it now.
-            if let Some(lock) = self.locks.get(id as usize) {
-                let behind = (std::ops::Bound::Excluded(rank), std::ops::Bound::Unbounded);
-                self.touched.extend(until_bar(lock.queue.range(behind)));
+        let Some(ticket) = self.claims.get(&key).map(|claim| claim.ticket) else {
+            return granted;
+        };
+        for (resource, other) in others {
+            let id = self.names.get(resource.as_str()).copied();
+            let place = |claim: &Claim| claim.pieces().find(|piece| Some(piece.lock) == id).map(|piece| piece.rank);
+            let (own, rank) = (
+                self.claims.get(&key).and_then(place),
+                self.claims.get(other).filter(|claim| !claim.held).and_then(place),
+            );
+            let (Some(id), Some(own), Some(rank)) = (id, own, rank) else {
+                continue;
+            };
+            // Where it is before that one already, it was put before an earlier one.
+            if own > rank {
+                let rank = Rank { rank: rank.rank - 1, passed: true, ticket };
+                self.set_rank(key, resource, rank);
+                self.touched.extend([key, *other]);
+                self.touch_behind(id, rank);
+                self.touch_behind(id, own);
             }
+        }
+        let locks = others.iter().filter_map(|(resource, _)| self.names.get(resource.as_str()).copied());
+        for id in locks.collect::<Vec<_>>() {
             self.wake(id, &mut granted);
         }
         granted
+    }
+
+    /// Those behind a place may have another one ahead now. Members of a group share one rank, so there may be several.
+    fn touch_behind(&mut self, id: LockId, rank: Rank) {
+        if let Some(lock) = self.locks.get(id as usize) {
+            let behind = (std::ops::Bound::Excluded(rank), std::ops::Bound::Unbounded);
+            self.touched.extend(until_bar(lock.queue.range(behind)));
+        }
     }
 
     /// Moves the waiting claims that a new group holder covers to the front of a queue.

@@ -104,6 +104,10 @@ impl Referee {
             self.queued_runs.entry(run).or_insert(queued);
             self.worker_waits.remove(&run);
         }
+        // One whose turn in its window has not come stands in no queue of a lock.
+        if matches!(cause, Cause::Window { .. } | Cause::Runs { .. }) {
+            self.queued_runs.remove(&run);
+        }
         if matches!(cause, Cause::Pool { .. }) {
             self.worker_waits.entry(run).or_insert(self.now);
         }

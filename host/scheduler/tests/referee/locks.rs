@@ -95,8 +95,13 @@ impl Referee {
             let machine = step.machine(key.place as usize).cloned();
             earlier.push((key.task, needs(step, &machine, 0)));
         }
-        let calls =
-            self.calls.iter().filter(|(request, call)| request.run != by && call.token.is_none() && call.order < order);
+        // One that is only to be told that it does not get the lock has left the queue.
+        let turn = |request: &LockRequest| {
+            matches!(self.told.get(&windlass_scheduler::Subject::Lock(*request)), Some(windlass_scheduler::Cause::Turn))
+        };
+        let calls = self.calls.iter().filter(|(request, call)| {
+            request.run != by && call.token.is_none() && call.order < order && !turn(request)
+        });
         earlier.extend(calls.map(|(request, call)| (request.run.task, vec![call.need.clone()])));
         for (task, needs) in earlier {
             let rival = wanted.iter().any(|want| needs.iter().any(|need| rivals(want, need)));
