@@ -206,7 +206,9 @@ impl Turn<'_> {
         if task.works() || task.progress.state == TaskState::Queued {
             return;
         }
-        let pauses = task.has_turn() && task.progress.state == TaskState::Executing && self.only_asks(task);
+        // One that stands in line for a place keeps its tag until it has had its turn.
+        let stays = task.progress.resume > 0 || task.progress.state != TaskState::Executing;
+        let pauses = task.has_turn() && !stays && self.only_asks(task);
         if task.progress.seated {
             self.state.queue.unseat(id);
         }

@@ -234,8 +234,7 @@ impl<'a> Play<'a> {
             let last = u8::from(self.closing < 5000) * (self.closing % 4) as u8;
             return Some(self.answer(*task, *question, last));
         }
-        let other = |run: &RunKey| matches!(self.referee.running[run].waits, Some(WaitOn::Other(_)));
-        if let Some(run) = self.referee.runs().into_iter().find(other) {
+        if let Some(run) = self.referee.runs().into_iter().find(|run| self.referee.waits_for_other(*run)) {
             return Some(Event::RunReady { run });
         }
         if let Some(run) = self.referee.fences.keys().next().copied() {

@@ -16,7 +16,7 @@ mod settled;
 use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_model::{MachineName, PoolName, RunState, TaskId};
-use windlass_scheduler::{Cause, Event, LockRequest, RunKey, Settings, Subject};
+use windlass_scheduler::{Cause, Event, LockRequest, RunKey, Settings, Subject, WaitOn};
 
 use books::{Books, Call, Held, Need, Place, Queued, Retry, Running, children_of, need, needs, unit};
 
@@ -122,6 +122,13 @@ impl Referee {
     pub fn parent_for(&self, which: usize) -> Option<RunKey> {
         let runs = self.runs();
         (!runs.is_empty()).then(|| runs[which % runs.len()])
+    }
+
+    /// Whether a run waits for something that only it knows of, and not for its turn since that has come, or its end.
+    pub fn waits_for_other(&self, run: RunKey) -> bool {
+        let running = &self.running[&run];
+        let waits = matches!(running.waits, Some(WaitOn::Other(_)));
+        waits && running.stop.is_none() && self.told.get(&Subject::Run(run)) != Some(&Cause::Turn)
     }
 
     pub fn lease_cap(&self, run: RunKey) -> u32 {

@@ -88,6 +88,10 @@ impl Referee {
     /// Whether a task does nothing but wait for people who may take their time, and holds nothing.
     pub(super) fn pauses(&self, id: TaskId) -> bool {
         let books = &self.tasks[&id];
+        // One that stands in line for a place keeps its tag until it has had its turn.
+        if self.told.contains_key(&Subject::Task(id)) {
+            return false;
+        }
         let asks = |about: &About| matches!(about, About::Approval(_) | About::Run(_));
         let questions = books.questions.values();
         let people = questions.clone().all(|question| !question.keeps_tag && asks(&question.about));
