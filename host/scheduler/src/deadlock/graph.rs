@@ -270,8 +270,8 @@ fn run_waits(state: &State, key: RunKey) -> Vec<Group> {
         return Vec::new();
     }
     let mut groups = Vec::new();
-    // A wait with a limit ends by itself.
-    if let Some(waits) = run.waits.as_ref().filter(|waits| waits.ready.is_none() && waits.until_ms.is_none())
+    // A limit does not count: hours may pass until it ends the wait, as with the limit of a lock.
+    if let Some(waits) = run.waits.as_ref().filter(|waits| waits.ready.is_none())
         && let WaitOn::Tasks(tasks) = &waits.on
     {
         groups.extend(tasks.iter().map(|task| Group::one(Node::Task(*task), Why::End)));

@@ -44,8 +44,7 @@ impl Search<'_> {
                     let key = RunKey { task: id, step: step as u32, place: place as u32 };
                     self.open.entry(id).or_default().push(key);
                     let suspended = run.waits.as_ref().filter(|waits| waits.ready.is_none() && run.stop.is_none());
-                    let tasks =
-                        suspended.is_some_and(|waits| waits.until_ms.is_none() && matches!(waits.on, WaitOn::Tasks(_)));
+                    let tasks = suspended.is_some_and(|waits| matches!(waits.on, WaitOn::Tasks(_)));
                     if matches!(run.phase, Phase::Locks(_)) || tasks {
                         self.stuck.insert(Subject::Run(key));
                     }
