@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use windlass_engine::{Engine, EngineConfig};
+use windlass_engine::{Engine, EngineConfig, Followed};
+use windlass_model::{TaskId, task::TaskDetail};
 
 /// Opens an engine as soon as the one before has let go of its folder. `config` is asked anew for each try.
 ///
@@ -20,4 +21,30 @@ pub async fn opened(config: impl Fn() -> EngineConfig) -> Result<Engine, String>
         }
     };
     tokio::time::timeout(Duration::from_secs(20), again).await.map_err(|_| "the folder stays locked".to_owned())?
+}
+
+/// Follows a task until it is as wanted.
+///
+/// # Errors
+/// When the task cannot be read, the engine ends, or it takes longer than `patience`.
+pub async fn until(
+    engine: &Engine,
+    task: TaskId,
+    patience: Duration,
+    reached: impl Fn(&TaskDetail) -> bool,
+) -> Result<TaskDetail, String> {
+    // Before the first look, so that no change falls between.
+    let mut follower = engine.events(None);
+    let wait = async {
+        loop {
+            let detail = engine.task(task).await.map_err(|error| error.message)?;
+            if reached(&detail) {
+                return Ok(detail);
+            }
+            if follower.next().await == Followed::End {
+                return Err("the engine ended".to_owned());
+            }
+        }
+    };
+    tokio::time::timeout(patience, wait).await.map_err(|_| "the task did not get there".to_owned())?
 }

@@ -29,17 +29,7 @@ async fn open(data: &Path) -> Engine {
 }
 
 async fn until(engine: &Engine, task: TaskId, reached: impl Fn(&TaskDetail) -> bool) -> TaskDetail {
-    let mut follower = engine.events(None);
-    let wait = async {
-        loop {
-            let detail = engine.task(task).await.unwrap();
-            if reached(&detail) {
-                return detail;
-            }
-            follower.next().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(90), wait).await.expect("the task did not get there")
+    windlass_tests::engine::until(engine, task, Duration::from_secs(90), reached).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use std::{
 };
 
 use serde_json::json;
-use windlass_engine::{Engine, EngineConfig, Followed};
+use windlass_engine::{Engine, EngineConfig};
 use windlass_model::{
     Machine, ProjectName, RunState, TaskId, TaskState,
     task::TaskDetail,
@@ -47,17 +47,7 @@ async fn opened(data: &Path) -> (Engine, Instant) {
 }
 
 async fn until(engine: &Engine, task: TaskId, reached: impl Fn(&TaskDetail) -> bool) -> TaskDetail {
-    let mut follower = engine.events(None);
-    let wait = async {
-        loop {
-            let detail = engine.task(task).await.unwrap();
-            if reached(&detail) {
-                return detail;
-            }
-            assert_ne!(follower.next().await, Followed::End);
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(300), wait).await.expect("the task did not get there")
+    windlass_tests::engine::until(engine, task, Duration::from_secs(300), reached).await.unwrap()
 }
 
 /// Waits until so many commands have come to block on the pipe.
