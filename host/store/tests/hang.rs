@@ -18,10 +18,19 @@ use windlass_store::{Batch, EmbeddedOptions, EmbeddedStore, Health, Scan, Store,
 const T: TableName = TableName::new("things");
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// One of a few hundred fills what the store holds in memory.
 fn put(n: u32) -> Batch {
     let mut batch = Batch::new();
-    batch.put(&T, format!("k{n}"), "value");
+    batch.put(&T, format!("k{n}"), vec![7; 32 << 10]);
     batch
+}
+
+/// Commits until the store has to write to its index, which hangs.
+async fn fill(store: Arc<EmbeddedStore>, from: u32) -> Result<(), StoreError> {
+    for n in from..from + 500 {
+        store.commit(put(n)).await?;
+    }
+    Ok(())
 }
 
 /// Holds sled's lock until the sender is dropped.
@@ -57,12 +66,7 @@ fn nobody_waits_for_ever_for_an_index_that_hangs() {
     let release = hold_sled(&dir.path().join("other"));
 
     let answers = runtime.block_on(async {
-        let commits = [2, 3].map(|n| {
-            tokio::spawn({
-                let store = store.clone();
-                async move { store.commit(put(n)).await }
-            })
-        });
+        let commits = [1000, 2000].map(|from| tokio::spawn(fill(store.clone(), from)));
         // A read that begins once the commit was seen to be held up (after 0.4 s) and before the store stops (at
         // 2.4 s) must not block the thread it runs on.
         let reader = tokio::spawn({
@@ -77,7 +81,7 @@ fn nobody_waits_for_ever_for_an_index_that_hangs() {
         });
         let mut answers = Vec::new();
         for commit in commits {
-            answers.push(commit.await.unwrap().map(drop));
+            answers.push(commit.await.unwrap());
         }
         answers.push(reader.await.unwrap().map(drop));
         answers

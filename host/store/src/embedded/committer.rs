@@ -1,7 +1,7 @@
 //! The committer: the one thread that writes.
 //!
 //! It takes whatever commits are waiting, checks each against the index and against its neighbours in the group,
-//! writes them to the journal at once, syncs at once, applies them to the index at once, and only then answers.
+//! writes them to the journal at once, syncs at once, shows them to readers at once, and only then answers.
 //!
 //! The sync is the time in which the next group gathers. Only after a group of several does the committer wait a
 //! little longer, because the callers just answered tend to come back at once: two half groups cost two syncs. A
@@ -19,7 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exporter::Job;
 use super::folder::{Folder, IndexName};
-use super::index::{Index, IndexError};
+use super::index::IndexError;
+use super::view::View;
 use super::watchdog::Pulse;
 use crate::batch::{Batch, Durability, Op};
 use crate::error::{StoreError, Unmet};
@@ -64,7 +65,7 @@ pub(crate) enum Fatal {
 pub(crate) struct Committer {
     pub(crate) requests: Receiver<Request>,
     pub(crate) writer: Writer,
-    pub(crate) index: Arc<Index>,
+    pub(crate) view: Arc<View>,
     pub(crate) name: IndexName,
     pub(crate) folder: Arc<Folder>,
     pub(crate) boot: String,
@@ -173,6 +174,9 @@ impl Committer {
         let decided = self.decide(group)?;
         self.persist(&decided, durable || overdue)?;
         self.answer(decided);
+        if self.view.is_full() {
+            self.view.settle()?;
+        }
         if self.writer.size() >= self.segment_bytes {
             self.rotate()?;
         }
@@ -235,7 +239,7 @@ impl Committer {
             let neighbour = if neighbours.is_empty() { None } else { neighbours.get(&(table.clone(), key.clone())) };
             let found = match neighbour {
                 Some(version) => *version,
-                None => self.index.version(table, key)?,
+                None => self.view.version(table, key)?,
             };
             if !wanted.holds(found) {
                 return Ok(Err(Unmet { table: table.clone(), key: key.clone(), wanted: *wanted, found }));
@@ -244,7 +248,7 @@ impl Committer {
         Ok(Ok(()))
     }
 
-    /// Journal first, then the index.
+    /// Journal first, then the readers.
     fn persist(&mut self, decided: &[Decided], sync: bool) -> Result<(), Fatal> {
         let numbered = |d: &'_ Decided| d.outcome.as_ref().ok().copied().filter(|_| !d.ops.is_empty());
         if decided.iter().all(|d| numbered(d).is_none()) {
@@ -260,7 +264,7 @@ impl Committer {
             pass("synced", decided);
         }
         let commits = decided.iter().filter_map(|d| Some((numbered(d)?, d.ops.as_slice())));
-        self.index.apply(commits)?;
+        self.view.apply(commits);
         pass("applied", decided);
         Ok(())
     }
@@ -283,7 +287,7 @@ impl Committer {
         tracing::error!("the disk is full: the store gave up its reserve; free space before starting anything new");
         self.low_space.store(true, Ordering::Relaxed);
         // What sled did with the full disk is not known; the index is built again at the next opening.
-        self.index.doubt();
+        self.view.doubt();
         self.distrust();
         self.journal(what, step)
     }
@@ -308,6 +312,8 @@ impl Committer {
     fn rotate(&mut self) -> Result<(), Fatal> {
         self.with_space("rotate", Writer::rotate)?;
         self.pace.unsynced_since = None;
+        // The index never lags behind the segments that an export may remove.
+        self.view.settle()?;
         // The exporter lives as long as the store; if it is gone, so is the need.
         let _ = self.exporter.send(Job::Check);
         Ok(())
@@ -319,7 +325,7 @@ impl Committer {
         if self.stop.reason().is_some() || self.low_space.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.index.sync()?;
+        self.view.sync()?;
         if let Err(e) = self.folder.set_trust(&self.boot, true, &self.name) {
             tracing::warn!(error = %e, "cannot mark the index as closed; it is built anew if the machine restarts first");
         }

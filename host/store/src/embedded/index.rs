@@ -9,6 +9,7 @@
 //! all of sled in the process shares. Dropping a `Db` flushes. So a broken one is never called again and never
 //! dropped: it is leaked, which loses nothing that a killed process would keep.
 
+use std::cmp::Ordering as Order;
 use std::fs::{self, File};
 use std::mem::ManuallyDrop;
 use std::ops::Bound;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::view::Changes;
 use crate::batch::Op;
 use crate::record::{Record, Seq, TableName};
 use crate::scan::{Direction, Page, PageBuilder, Scan};
@@ -144,6 +146,19 @@ impl Index {
         self.call("write", |db| db.apply_batch(batch))
     }
 
+    /// Applies what a view held back, as of commit `last`, all or nothing.
+    pub(crate) fn settle(&self, changes: &Changes, last: Seq) -> Result<(), IndexError> {
+        let mut batch = sled::Batch::default();
+        for (key, (seq, value)) in changes {
+            match value {
+                Some(value) => batch.insert(key.as_slice(), versioned(*seq, value)),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        batch.insert(APPLIED, &last.0.to_be_bytes());
+        self.call("write", |db| db.apply_batch(batch))
+    }
+
     /// Loads records that keep the versions they have. Used to build the index; does not move the applied number.
     pub(crate) fn load(&self, records: impl IntoIterator<Item = (TableName, Record)>) -> Result<(), IndexError> {
         let mut batch = sled::Batch::default();
@@ -165,6 +180,11 @@ impl Index {
     }
 
     pub(crate) fn scan(&self, scan: &Scan) -> Result<Page, IndexError> {
+        self.scan_under(scan, &Changes::new())
+    }
+
+    /// A page of what the index shows with `changes` over it.
+    pub(crate) fn scan_under(&self, scan: &Scan, changes: &Changes) -> Result<Page, IndexError> {
         if scan.is_empty_range() {
             return Ok(Page::default());
         }
@@ -176,18 +196,39 @@ impl Index {
             Bound::Unbounded => Bound::Excluded(behind_table(&scan.table)),
             bound => bound.as_ref().map(|key| full_key(&scan.table, key)),
         };
+        let ascending = scan.direction == Direction::Ascending;
         let skip = scan.table.as_str().len() + 1;
+        let tail = |key: &[u8]| Bytes::copy_from_slice(key.get(skip..).unwrap_or_default());
         self.call("read", |db| {
+            let mut changed = changes.range((start.clone(), end.clone()));
             let mut rows = db.range((start, end));
+            let mut next_change = || if ascending { changed.next() } else { changed.next_back() };
+            let mut next_row = || if ascending { rows.next() } else { rows.next_back() }.transpose();
+            let (mut change, mut row) = (next_change(), next_row()?);
             let mut page = PageBuilder::new(scan.limit);
-            while let Some(row) = match scan.direction {
-                Direction::Ascending => rows.next(),
-                Direction::Descending => rows.next_back(),
-            } {
-                let (key, value) = row?;
-                let key = key.get(skip..).unwrap_or_default();
-                if !page.push(|| record(Bytes::copy_from_slice(key), &value)) {
+            loop {
+                let order = match (&change, &row) {
+                    (None, None) => break,
+                    (Some(_), None) => Order::Less,
+                    (None, Some(_)) => Order::Greater,
+                    (Some((new, _)), Some((old, _))) if ascending => new.as_slice().cmp(old),
+                    (Some((new, _)), Some((old, _))) => old.as_ref().cmp(new.as_slice()),
+                };
+                let room = match (&change, &row) {
+                    (Some((key, (version, Some(value)))), _) if order.is_le() => {
+                        page.push(|| Record { key: tail(key), value: value.clone(), version: *version })
+                    }
+                    (_, Some((key, value))) if order.is_gt() => page.push(|| record(tail(key), value)),
+                    _ => true,
+                };
+                if !room {
                     break;
+                }
+                if order.is_le() {
+                    change = next_change();
+                }
+                if order.is_ge() {
+                    row = next_row()?;
                 }
             }
             Ok(page.finish())
@@ -200,14 +241,18 @@ impl Index {
             let mut tables = Vec::new();
             let mut from = vec![SEPARATOR + 1];
             while let Some(row) = db.range(from..).next() {
-                let (key, _) = row?;
-                let name = key.split(|&b| b == SEPARATOR).next().unwrap_or_default();
-                let Some(table) = std::str::from_utf8(name).ok().and_then(TableName::parse) else { break };
+                let Some(table) = Self::table_of(&row?.0) else { break };
                 from = behind_table(&table);
                 tables.push(table);
             }
             Ok(tables)
         })
+    }
+
+    /// The table a full key belongs to.
+    pub(super) fn table_of(key: &[u8]) -> Option<TableName> {
+        let name = key.split(|&b| b == SEPARATOR).next().unwrap_or_default();
+        std::str::from_utf8(name).ok().and_then(TableName::parse)
     }
 
     /// Flushes, and syncs every file of the index: sled's flush alone does not survive a power cut.
@@ -255,7 +300,8 @@ impl Drop for Index {
     }
 }
 
-fn full_key(table: &TableName, key: &[u8]) -> Vec<u8> {
+/// A key in the one tree of all tables.
+pub(super) fn full_key(table: &TableName, key: &[u8]) -> Vec<u8> {
     let name = table.as_str().as_bytes();
     let mut full = Vec::with_capacity(name.len() + 1 + key.len());
     full.extend_from_slice(name);

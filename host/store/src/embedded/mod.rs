@@ -2,7 +2,7 @@
 //!
 //! The journal of record is the truth. The index (sled, named nowhere else) answers reads and can be rebuilt at any
 //! time from the last verified export and the journal. `committer` writes, `exporter` keeps the journal short,
-//! `recovery` opens, `folder` guards the files, `index` guards sled, `watchdog` sees to it that nobody waits without
+//! `recovery` opens, `folder` guards the files, `index` guards sled, `view` holds what it does not show yet, `watchdog` sees to it that nobody waits without
 //! end. Any error stops the store for good: the server exits and opens it again, which is the only repair there is.
 
 mod check;
@@ -13,6 +13,7 @@ mod index;
 mod options;
 mod recovery;
 mod salvage;
+mod view;
 mod watchdog;
 
 use std::future::Future;
@@ -28,9 +29,10 @@ pub use self::check::{Checked, Finding, check};
 use self::committer::{Commit, Committer, Pace, Request};
 use self::exporter::{Exporter, Job};
 use self::folder::Folder;
-use self::index::{Index, IndexError};
+use self::index::IndexError;
 pub use self::options::{EmbeddedOptions, OpenError};
 pub use self::salvage::{Salvaged, salvage};
+use self::view::View;
 use self::watchdog::{Gauge, Pulse, Watchdog};
 use crate::batch::Batch;
 use crate::error::StoreError;
@@ -59,7 +61,7 @@ const END_LIMIT: Duration = Duration::from_secs(120);
 /// folder locked. After an error the same process may open the folder again; it gets a new index.
 #[derive(Debug)]
 pub struct EmbeddedStore {
-    index: Arc<Index>,
+    view: Arc<View>,
     hub: Arc<Hub>,
     stop: StopSwitch,
     low_space: Arc<AtomicBool>,
@@ -96,14 +98,14 @@ impl EmbeddedStore {
         }
         let (stop, hung, pulse) = (StopSwitch::new(), StopSwitch::new(), Arc::<Pulse>::default());
         let hub = Hub::new(recovered.last, stop.clone());
-        let index = Arc::new(recovered.index);
+        let view = Arc::new(View::new(recovered.index));
         let (requests, received) = mpsc::channel();
         let (jobs, taken) = mpsc::channel();
         let exporter = Exporter { folder: folder.clone(), segment_bytes: options.segment_bytes };
         let committer = Committer {
             requests: received,
             writer: recovered.writer,
-            index: index.clone(),
+            view: view.clone(),
             name: recovered.name,
             folder: folder.clone(),
             boot,
@@ -133,7 +135,7 @@ impl EmbeddedStore {
         // Segments that were closed before a crash may be due.
         let _ = jobs.send(Job::Check);
         Ok(Self {
-            index,
+            view,
             hub,
             stop,
             low_space,
@@ -173,16 +175,16 @@ impl EmbeddedStore {
     /// thread of their own, and no longer than the watchdog does.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Index) -> Result<T, IndexError> + Send + 'static,
+        work: impl FnOnce(&View) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.stop.check()?;
         let result = if self.pulse.is_slow() {
-            let index = Arc::clone(&self.index);
-            let reader = tokio::task::spawn_blocking(move || work(&index));
+            let view = Arc::clone(&self.view);
+            let reader = tokio::task::spawn_blocking(move || work(&view));
             let lost = |e| StoreError::Stopped { reason: self.stop.stop(format!("a reader ended early: {e}")) };
             self.unless_hung(reader).await?.map_err(lost)?
         } else {
-            work(&self.index)
+            work(&self.view)
         };
         result.map_err(|e| {
             if let Err(e) = self.folder.distrust() {
@@ -206,15 +208,15 @@ impl Store for EmbeddedStore {
 
     async fn get(&self, table: &TableName, key: &[u8]) -> Result<Option<Record>, StoreError> {
         let (table, key) = (table.clone(), key.to_vec());
-        self.read(move |index| index.get(&table, &key)).await
+        self.read(move |view| view.get(&table, &key)).await
     }
 
     async fn scan(&self, scan: Scan) -> Result<Page, StoreError> {
-        self.read(move |index| index.scan(&scan)).await
+        self.read(move |view| view.scan(&scan)).await
     }
 
     async fn tables(&self) -> Result<Vec<TableName>, StoreError> {
-        self.read(Index::tables).await
+        self.read(View::tables).await
     }
 
     fn watch(&self, table: &TableName, prefix: &[u8], from: Option<Seq>) -> Watch {
