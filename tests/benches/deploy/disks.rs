@@ -1,0 +1,78 @@
+//! Disks of the targets: ten machines do not share one, so neither should the ten servers that stand for them.
+//!
+//! On one file system the targets slow each other down, and the server's syncs carry the targets' changes along. So
+//! each gets an ext4 of its own, in a file on the same disk, where this machine lets us mount one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// Where the targets keep their files.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// Each on a file system of its own.
+    Own,
+    /// In memory.
+    Memory,
+    /// All on the server's file system.
+    Shared,
+}
+
+/// The folders of the targets; what was mounted for them goes when this is dropped.
+pub struct Disks {
+    pub folders: Vec<PathBuf>,
+    mounted: bool,
+    pub name: &'static str,
+    _images: Option<TempDir>,
+}
+
+impl Disks {
+    pub fn new(place: Place, count: usize) -> std::io::Result<Self> {
+        if matches!(place, Place::Own) {
+            let images = tempfile::tempdir()?;
+            let mut disks = Self { folders: Vec::new(), mounted: true, name: "a disk each", _images: None };
+            let all = (0..count).all(|number| {
+                let folder = images.path().join(number.to_string());
+                let mounted = mount(&images.path().join(format!("{number}.image")), &folder);
+                disks.folders.extend(mounted.then_some(folder));
+                mounted
+            });
+            disks._images = Some(images);
+            if all {
+                return Ok(disks);
+            }
+            println!("no disk of their own for the targets here (root, mkfs.ext4 and loop devices are needed)");
+        }
+        let (folder, name) = match place {
+            Place::Shared => (std::env::temp_dir(), "one disk with the server"),
+            Place::Own | Place::Memory => ("/dev/shm".into(), "no disk, memory"),
+        };
+        Ok(Self { folders: vec![folder; count], mounted: false, name, _images: None })
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        if self.mounted {
+            for folder in &self.folders {
+                // Nothing else can be done about one that is still in use; it goes with the machine.
+                let _ = run("umount", &["--lazy".as_ref(), folder.as_ref()]);
+            }
+        }
+    }
+}
+
+fn mount(image: &Path, folder: &Path) -> bool {
+    const BYTES: u64 = 4 << 30;
+    let sized = std::fs::File::create(image).and_then(|file| file.set_len(BYTES));
+    sized.is_ok()
+        && std::fs::create_dir(folder).is_ok()
+        && run("mkfs.ext4", &["-q".as_ref(), image.as_ref()])
+        && run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), folder.as_ref()])
+}
+
+fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> bool {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
