@@ -3,7 +3,12 @@
 // A test may fail at any line; its helpers too.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    io::Read as _,
+    net::{Shutdown, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
 use windlass_machines::{
     Auth, CancelToken, CommandSpec, Config, Endpoint, Event, Interpreter, Machine, MachineError, Machines, MemorySink,
@@ -72,6 +77,43 @@ async fn wrong_credentials_keys_and_ports_are_told_apart() {
     for error in [unknown, changed, wrong_key, password, no_key, no_file, nobody, mute] {
         assert!(!error.fix().is_empty());
     }
+}
+
+/// A way to a server that lets only so many bytes of its first answers through and then closes, each time; its port.
+fn cut_after(bytes: u64, server: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // It lives as long as the test: how often a connection is tried again is not its business.
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", server)).unwrap());
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            // Ends when either side is closed below.
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            let _ = std::io::copy(&mut (&server).take(bytes), &mut &client);
+            for stream in [client, server] {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_link_that_is_cut_anywhere_in_the_handshake_may_be_tried_again() {
+    let sshd = Sshd::start().unwrap();
+    let impatient = Config { reconnect_for: Duration::from_millis(50), ..Config::default() };
+    let mut told = BTreeSet::new();
+    for bytes in [60, 300, 600, 1000, 1200, 1500] {
+        let mut endpoint = sshd.ssh_endpoint();
+        endpoint.port = cut_after(bytes, sshd.port());
+        let error = Machines::new(impatient).connect(&Endpoint::Ssh(endpoint)).await.unwrap_err();
+        assert!(matches!(error, MachineError::LinkLost { .. }), "after {bytes} bytes: {error}");
+        told.insert(error.to_string());
+    }
+    // libssh2 tells of this one as of methods that do not meet.
+    let keys = "in the middle of the SSH handshake: Unable to exchange encryption keys";
+    assert!(told.iter().any(|text| text.contains(keys)), "{told:#?}");
 }
 
 #[tokio::test]

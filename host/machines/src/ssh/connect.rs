@@ -229,12 +229,12 @@ fn handshake(host: &str, port: u16, machine: &str, timeouts: Timeouts) -> Result
     let unreachable =
         |e: std::io::Error| MachineError::Unreachable { machine: machine.to_owned(), reason: e.to_string() };
     let lost = |reason: String| MachineError::LinkLost { machine: machine.to_owned(), reason };
-    let failed = |session: &Session, e: Failure| match e {
+    let failed = |session: &Session, wire: &Wire, e: Failure| match e {
         // What has greeted as an SSH server is one.
         Failure::Late if session.banner_bytes().is_some() => {
             lost(format!("the SSH handshake took longer than {}", crate::error::seconds(timeouts.handshake)))
         }
-        Failure::Ssh(e) if session.banner_bytes().is_some() && is_of_link(&e) => {
+        Failure::Ssh(e) if session.banner_bytes().is_some() && (is_of_link(&e) || of_keys(&e) && wire.is_over()) => {
             lost(format!("in the middle of the SSH handshake: {}", e.message()))
         }
         Failure::Late => MachineError::Timeout {
@@ -253,7 +253,7 @@ fn handshake(host: &str, port: u16, machine: &str, timeouts: Timeouts) -> Result
     session.set_blocking(false);
     prefer(&session).map_err(nothing)?;
     let mut shaking = session.clone();
-    insist(&session, &wire, deadline, || shaking.handshake()).map_err(|e| failed(&session, e))?;
+    insist(&session, &wire, deadline, || shaking.handshake()).map_err(|e| failed(&session, &wire, e))?;
     Ok((session, wire))
 }
 
@@ -295,6 +295,11 @@ pub(super) enum Failure {
 /// Whether the socket broke, rather than the protocol: errors of libssh2 for send, end, time-out and receive.
 pub(super) fn is_of_link(error: &ssh2::Error) -> bool {
     matches!(error.code(), ErrorCode::Session(-7 | -13 | -9 | -30 | -43))
+}
+
+/// Whether the keys could not be exchanged: libssh2 says so of a link that broke then, and of methods that do not meet.
+fn of_keys(error: &ssh2::Error) -> bool {
+    matches!(error.code(), ErrorCode::Session(-5 | -8))
 }
 
 /// Whether libssh2 only means "not yet".

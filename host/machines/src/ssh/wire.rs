@@ -51,6 +51,14 @@ impl Wire {
         self.stream.try_clone()
     }
 
+    /// Whether the other end has closed the connection, or it broke. Bytes that are there were not read yet.
+    pub(super) fn is_over(&self) -> bool {
+        match self.stream.peek(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(e) => !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
+    }
+
     /// Waits until the socket is ready as wanted, `wake` has bytes, or `timeout` is over. Whether the socket has bytes.
     pub(super) fn wait(&self, want: Interest, wake: Option<&UnixStream>, timeout: Duration) -> io::Result<bool> {
         let mut events = 0;
