@@ -224,6 +224,7 @@ pub async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution:
             packages: parts.packages.clone(),
         },
         machine: None,
+        lock: execution.lock.clone(),
         commands: Commands::default(),
         masker: masker.clone(),
         resume: Mutex::new(resume),
