@@ -252,7 +252,8 @@ pub fn failure(error: MachineError) -> Failure {
         MachineError::Cancelled { .. } => "cancelled",
         MachineError::MissingTool { .. } => "missing-tool",
         MachineError::DiskFull { .. } => "disk-full",
-        MachineError::OutcomeUnknown { .. } => UNKNOWN_OUTCOME,
+        // The result was taken by a server that this one does not remember to have been: it was restored since.
+        MachineError::OutcomeUnknown { .. } | MachineError::AlreadyTaken { .. } => UNKNOWN_OUTCOME,
         MachineError::Stale { .. } => "stale",
         MachineError::Invalid { .. } => "invalid",
         _ => "io",
