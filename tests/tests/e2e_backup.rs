@@ -18,6 +18,7 @@ use windlass_model::{
 use windlass_tests::{
     server::Server,
     shop::{self, Anything},
+    site::Site,
     stage::Stage,
     writer::Writer,
 };
@@ -167,8 +168,22 @@ async fn a_backup_under_load_is_one_moment_of_the_server() -> Anything<()> {
     assert!(machines.len() >= before.0 && scripts.len() >= before.1, "acknowledged before it began: {before:?}");
     assert!(machines.len() <= after.0 + 1 && scripts.len() <= after.1 + 1, "not even begun when it ended: {after:?}");
     // What was under way in it goes on from there, told to. The targets know what they did since, so nothing runs twice;
-    // what that brought, they may have forgotten, and then the deployment cannot succeed.
-    stage.ended(deployment).await?;
+    // what that brought, they may have forgotten, and then a person is asked.
+    let client = stage.site.client()?;
+    let nobody_knows = async {
+        loop {
+            for question in client.interruptions().await? {
+                assert!(question.unknown_outcome, "{question:#?}");
+                let number = question.number.to_string();
+                stage.site.server.cli(&["interruption", "answer", &number, "fail", "--notes", "restored"])?;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        ended = stage.ended(deployment) => drop(ended?),
+        failed = nobody_knows => return failed,
+    }
     for target in &stage.site.targets {
         let starts = fs::read_to_string(target.home().join("starts"))?;
         let once: BTreeSet<_> = starts.lines().collect();
@@ -178,6 +193,60 @@ async fn a_backup_under_load_is_one_moment_of_the_server() -> Anything<()> {
     let script = ScriptRequest { name: "later".into(), text: "info(1);".into(), arguments: Default::default() };
     let later = stage.site.client()?.run_script(&script).await?.id;
     assert!(later.0 > 10_000, "{later}");
+    Ok(())
+}
+
+/// Two runs on one machine: each writes down that it ran, and ends when told to.
+const TWO_RUNS: &str = r#"
+  - { name: forgotten, uses: run-script@1, on: { role: web }, isolation: shared,
+      with: { script: "echo forgotten >> $HOME/ran; while [ ! -e $HOME/go1 ]; do sleep 0.05; done; echo over" } }
+  - { name: open, uses: run-script@1, on: { role: web }, isolation: shared, start: with-previous,
+      with: { script: "echo open >> $HOME/ran; while [ ! -e $HOME/go2 ]; do sleep 0.05; done; echo over" } }
+"#;
+
+/// Waits for something on the disk of a target.
+async fn there(what: &str, is_there: impl Fn() -> bool) {
+    let wait = async {
+        while !is_there() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(windlass_tests::stage::PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what} never came"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_machines_have_forgotten_since_the_backup_is_unknown_and_a_person_is_asked() -> Anything<()> {
+    let mut site = Site::new(1, TWO_RUNS).await?;
+    site.release("1.0.0")?;
+    site.server.cli(&["deploy", "shop", "-e", "test", "--detach"])?.good()?;
+    let home = site.targets[0].home();
+    let ran = || fs::read_to_string(home.join("ran")).unwrap_or_default().lines().count();
+    there("the commands", || ran() == 2).await;
+    let file = backed_up(&site.server).await?;
+    // One ends, and its result is taken and cleared; the other goes on.
+    fs::write(home.join("go1"), "")?;
+    there("the tombstone", || home.join(".windlass/done/1.0.m-web0.1.0+go").exists()).await;
+    restored(&mut site.server, &file)?;
+    site.server.restart_with(&["--resume-restored"])?;
+
+    let client = site.client()?;
+    let task = site.until(TaskId(1), |task| task.steps[0].runs[0].reason.is_some()).await?;
+    assert_eq!(task.summary.state, TaskState::Executing);
+    let question = client.interruptions().await?.into_iter().next().unwrap();
+    assert!(question.unknown_outcome && question.node == "forgotten/web0", "{question:#?}");
+    assert_eq!(question.choices, ["retry", "done", "fail"]);
+    for words in ["has an unknown outcome: 1.0.m-web0.1.0 has ended on ", "its result was taken and cleared before"] {
+        assert!(question.text.contains(words), "{words:?} is missing: {}", question.text);
+    }
+    fs::write(home.join("go2"), "")?;
+    let number = question.number.to_string();
+    site.server.cli(&["interruption", "answer", &number, "done", "--notes", "looked there"])?.good()?;
+    site.server.cli(&["task", "follow", "1"])?.good()?;
+    let ended = client.task(TaskId(1)).await?;
+    assert_eq!(ended.summary.state, TaskState::Succeeded, "{ended:#?}");
+    assert_eq!(ran(), 2, "neither ran twice");
+    let open = site.log(TaskId(1), "open/web0").await?.join("\n");
+    assert!(open.contains("over") && !open.contains("took it as done"), "it was only followed on: {open}");
     Ok(())
 }
 

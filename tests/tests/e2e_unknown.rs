@@ -117,6 +117,11 @@ async fn a_post_that_hangs_asks_and_is_taken_as_done() -> Anything<()> {
     let task = ended(&site).await?;
     assert_eq!(task.summary.state, TaskState::Succeeded, "{task:#?}");
     assert_eq!(stranger.got.load(SeqCst), 1, "nobody sent it again");
+    let log = site.log(TaskId(1), "order/server").await?;
+    let words = "took it as done (looked at the receiver), with status 200 and an unknown body: http POST";
+    assert_eq!(log.iter().filter(|line| line.contains(words)).count(), 1, "{log:#?}");
+    assert!(log.last().is_some_and(|line| line.ends_with("by a person; its answer is not known")), "{log:#?}");
+    assert_eq!(task.steps[0].runs[0].outputs.get("Status"), None, "nobody knows it");
     assert!(site.client()?.interruptions().await?.is_empty());
     Ok(())
 }
@@ -180,6 +185,13 @@ async fn a_lost_command_asks_with_its_ticket_and_last_lines() -> Anything<()> {
     let task = ended(&site).await?;
     assert_eq!(task.summary.state, TaskState::Succeeded, "{task:#?}");
     assert_eq!(task.steps[0].runs[0].state, RunState::Succeeded);
+    let log = site.log(TaskId(1), "orphan/web0").await?.join("\n");
+    for words in [
+        "took it as done (looked at the receiver), with exit code 0 and unknown output: run sh:",
+        "of what the script printed at most the last 1 MiB is known",
+    ] {
+        assert!(log.contains(words), "{words:?} is missing: {log}");
+    }
     assert_eq!(std::fs::read_to_string(site.targets[0].home().join("runs"))?, "run\nran next\n");
     Ok(())
 }

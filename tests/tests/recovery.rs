@@ -20,13 +20,16 @@ use serde_json::json;
 use windlass_engine::{Engine, EngineConfig};
 use windlass_model::{
     Machine, ProjectName, RunState, TaskId, TaskState,
-    task::TaskDetail,
+    task::{PACKAGES_NODE, TaskDetail},
     views::{DeployRequest, ReleaseRequest},
 };
+use windlass_store::{Batch, EmbeddedOptions, EmbeddedStore, Key, OpenError, Store, TableName};
 use windlass_tests::{guests, shop, sshd::Sshd};
 
 /// Steps that run at once on each machine.
 const STEPS: usize = 10;
+/// The node of the run that is under way in the meantime.
+const STEP: &str = "step/web0";
 
 async fn open(data: &Path) -> Engine {
     opened(data).await.0
@@ -68,6 +71,8 @@ struct Change {
     home: &'static str,
     task: TaskState,
     run: RunState,
+    /// Whose log says so.
+    node: &'static str,
     says: &'static [&'static str],
 }
 
@@ -80,6 +85,7 @@ async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
             home: "home",
             task: TaskState::Succeeded,
             run: RunState::Succeeded,
+            node: STEP,
             says: &[],
         },
         Change {
@@ -92,6 +98,7 @@ async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
             home: "home",
             task: TaskState::Failed,
             run: RunState::Failed,
+            node: STEP,
             says: &[
                 "the component of run-script 1.0.0",
                 "is gone from the server",
@@ -104,12 +111,45 @@ async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
             home: "elsewhere",
             task: TaskState::Failed,
             run: RunState::Unknown,
+            node: STEP,
             says: &[
                 "the machine web0 was this machine in",
                 "is another one now",
                 "nobody can know how this ended",
                 "run sh:",
                 "fix: make web0 what it was",
+            ],
+        },
+        Change {
+            name: "the machine is removed",
+            make: forget_machine,
+            home: "home",
+            task: TaskState::Failed,
+            run: RunState::Unknown,
+            node: STEP,
+            says: &[
+                "the machine web0 was removed from the server after this step had begun on it",
+                "nobody can know how this ended",
+                "run sh:",
+                "fix: look on the machine for what the step did, add web0 again with windlass machine add",
+            ],
+        },
+        Change {
+            name: "the package of a later step is lost",
+            make: |data| {
+                let lost = walk(&data.join("packages"));
+                assert!(!lost.is_empty());
+                lost.into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
+            },
+            home: "home",
+            task: TaskState::Failed,
+            run: RunState::Succeeded,
+            node: PACKAGES_NODE,
+            says: &[
+                "web0: the bytes of shop-web.1.0.0",
+                "are missing in ",
+                "; windlass package push shop-web.1.0.0",
+                "--if-exists replace, with the very same file, and deploy again",
             ],
         },
     ];
@@ -119,8 +159,10 @@ async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
         std::fs::create_dir(&here).unwrap();
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let script = format!(": > {}/one; read line < {} || true", here.display(), pipe.display());
-        let steps =
-            json!([{ "name": "step", "uses": "run-script@1", "on": { "role": "web" }, "with": { "script": script } }]);
+        let steps = json!([
+            { "name": "step", "uses": "run-script@1", "on": { "role": "web" }, "with": { "script": script } },
+            { "name": "install", "uses": "deploy-package@1", "on": { "role": "web" }, "with": { "package": "shop-web" } },
+        ]);
         let machine = |home: &str| -> Machine {
             serde_json::from_value(json!({ "name": "web0", "environments": ["test"], "roles": ["web"],
                 "connection": { "local": { "home": dir.path().join(home) } } }))
@@ -130,6 +172,8 @@ async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
         for plugin in guests::plugins().await.unwrap() {
             engine.install_plugin(std::fs::read(plugin).unwrap().into()).await.unwrap();
         }
+        let package = shop::archive(&[("page", "hello\n")]).unwrap();
+        engine.push_package("shop-web.1.0.0.tar.gz".parse().unwrap(), &*package, Default::default()).await.unwrap();
         engine.apply(shop::workspace(vec![machine("home")], steps, json!([])).unwrap(), false).await.unwrap();
         let project: ProjectName = "shop".parse().unwrap();
         engine.create_release(&project, ReleaseRequest::default()).await.unwrap();
@@ -146,7 +190,7 @@ async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
         let engine = open(&data).await;
         let ended = until(&engine, task, |detail| detail.summary.state.is_final()).await;
         let log: Vec<_> =
-            engine.log(task, "step/web0", 0, 100).await.unwrap().into_iter().map(|line| line.text).collect();
+            engine.log(task, change.node, 0, 100).await.unwrap().into_iter().map(|line| line.text).collect();
         let (log, run) = (log.join("\n"), &ended.steps[0].runs[0]);
         assert_eq!((ended.summary.state, run.state), (change.task, change.run), "{}: {log}\n{run:#?}", change.name);
         for text in change.says {
@@ -154,6 +198,29 @@ async fn what_changed_meanwhile_is_a_clear_state_of_the_step() {
         }
         engine.close().await;
     }
+}
+
+/// There is no command that removes a machine: it is taken out of the store.
+fn forget_machine(data: &Path) {
+    let forget = async {
+        // The engine may not have let go of its folder yet.
+        let begin = Instant::now();
+        let store = loop {
+            match EmbeddedStore::open(&data.join("store"), &EmbeddedOptions::default()) {
+                Ok(store) => break store,
+                Err(OpenError::Locked { .. }) if begin.elapsed() < Duration::from_secs(20) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let mut batch = Batch::new();
+        let (table, key) = (TableName::new("machines"), Key::of_text("web0"));
+        batch.require_exists(&table, key.clone()).delete(&table, key);
+        store.commit(batch).await.unwrap();
+        store.close().await.unwrap();
+    };
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(forget));
 }
 
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use windlass_model::manifest::LockMode;
 
 use super::*;
-use crate::{Content, HttpRequest, SessionHandle};
+use crate::{Command, Content, HttpRequest, Program, SessionHandle, Stdin, TAKEN_AS_DONE};
 
 /// Notes every record in the order in which it is made.
 #[derive(Default)]
@@ -164,6 +164,36 @@ async fn a_persons_word_becomes_the_answer() {
         let (answer, ..) = asked(Verdict::Nobody, &effect, vec![]).await;
         assert_eq!(answer.unwrap().unwrap_err().code, UNKNOWN_OUTCOME);
     }
+}
+
+#[test]
+fn what_is_made_up_for_a_person_can_be_told_from_what_was_received() {
+    let run = |capture| Effect::Run {
+        session: SessionHandle(1),
+        command: Command {
+            program: Program::Argv(vec!["deploy".into()]),
+            env: BTreeMap::new(),
+            stdin: Stdin::Empty,
+            cwd: None,
+            timeout_ms: None,
+            capture,
+            quiet: false,
+        },
+    };
+    let exit = |effect: &Effect| match effect.taken_as_done(0) {
+        Some(Outcome::Exit(exit)) => (exit.code, exit.truncated),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((exit(&run(0)), exit(&run(1024))), ((0, false), (0, true)), "output that was asked for is missing");
+    match post().taken_as_done(0) {
+        Some(Outcome::Http(response)) => {
+            assert!(response.truncated && response.headers.iter().any(|(name, _)| name == TAKEN_AS_DONE));
+        }
+        other => panic!("{other:?}"),
+    }
+    let substitute = Effect::Substitute { session: SessionHandle(1), root: "a".into(), globs: Vec::new() };
+    assert_eq!(substitute.taken_as_done(0), None, "nobody can make up what it changed");
+    assert!(substitute.can_be_retried());
 }
 
 #[tokio::test]

@@ -27,6 +27,6 @@ pub use journal::{Entry, EntryState, JournalStore, Journaled, MAX_ENTRIES, Memor
 pub use layers::{Layers, Masked};
 pub use mask::{MASK, MIN_SECRET, MaskStream, Masker};
 pub use outcome::{Answer, Exit, Failure, HttpResponse, LockGrant, Outcome, PackageInfo, SubstituteReport};
-pub use undecided::{Decided, DecidedAs, UNKNOWN_OUTCOME, Verdict};
+pub use undecided::{Decided, DecidedAs, TAKEN_AS_DONE, UNKNOWN_OUTCOME, Verdict};
 pub use waist::{Attempt, Call, Diverged, Line, LineSink, Performer, Stop, Waist};
 pub use words::answer_in_words;

@@ -54,7 +54,7 @@ pub struct Exit {
     /// Last bytes of standard error.
     #[serde(with = "base64_bytes")]
     pub stderr: Vec<u8>,
-    /// More was printed than was captured.
+    /// More was printed than was captured, or what was printed is not known.
     pub truncated: bool,
 }
 
@@ -92,7 +92,7 @@ pub struct HttpResponse {
     /// First bytes of the body.
     #[serde(with = "base64_bytes")]
     pub body: Vec<u8>,
-    /// The body was longer.
+    /// The body was longer, or is not known.
     pub truncated: bool,
 }
 

@@ -15,7 +15,7 @@ use windlass_store::failpoint;
 
 use crate::{
     barrier,
-    driver::{Actor, stop_text},
+    driver::{Actor, Given, stop_text},
     error::EngineError,
     facts, fences,
     records::StoredOutput,
@@ -95,12 +95,14 @@ impl Hands {
     }
 
     /// Starts a run, or has one that is being suspended started again.
-    fn start_run(self: &Arc<Self>, run: RunKey, machine: Option<MachineName>, attempt: u32, error: Option<String>) {
+    fn start_run(self: &Arc<Self>, start: Execution) {
+        let (run, attempt) = (start.run, start.attempt);
         let Some(services) = self.services.get().cloned() else {
             return;
         };
-        let cancel = CancelToken::new();
+        let execution = Execution { cancel: CancelToken::new(), ..start };
         {
+            let cancel = &execution.cancel;
             let mut live = self.lock();
             if live.closed {
                 return;
@@ -118,10 +120,9 @@ impl Hands {
         }
         let hands = Arc::clone(self);
         self.spawn(async move {
-            let execution = Execution { run, machine: machine.clone(), attempt, cancel, error: error.clone() };
-            match hands.run_out(&services, execution).await {
+            match hands.run_out(&services, execution.clone()).await {
                 Ended::Suspended(settled) => {
-                    hands.suspended(&services, run, machine, attempt, error);
+                    hands.suspended(&services, execution);
                     settle(run, settled).await;
                 }
                 Ended::Over(over) => hands.over(&services, run, attempt, *over).await,
@@ -152,14 +153,8 @@ impl Hands {
     }
 
     /// A run waits: nothing is left of it here. If what it waits for has come already, it goes on.
-    fn suspended(
-        self: &Arc<Self>,
-        services: &Arc<Services>,
-        run: RunKey,
-        machine: Option<MachineName>,
-        attempt: u32,
-        error: Option<String>,
-    ) {
+    fn suspended(self: &Arc<Self>, services: &Arc<Services>, execution: Execution) {
+        let run = execution.run;
         let wanted = {
             let mut live = self.lock();
             let Some(known) = live.runs.remove(&run) else { return };
@@ -174,7 +169,7 @@ impl Hands {
             known.wanted
         };
         if wanted {
-            self.start_run(run, machine, attempt, error);
+            self.start_run(execution);
         }
     }
 
@@ -297,9 +292,12 @@ async fn context(services: &Arc<Services>, task: TaskId) -> Result<Arc<TaskConte
 pub struct HandsActor(pub Arc<Hands>);
 
 impl Actor for HandsActor {
-    fn act(&self, decision: Decision, error: Option<String>) {
+    fn act(&self, decision: Decision, given: Given) {
+        let Given { error, lock } = given;
         match decision {
-            Decision::StartRun { run, machine, attempt, .. } => self.0.start_run(run, machine, attempt, error),
+            Decision::StartRun { run, machine, attempt, .. } => {
+                self.0.start_run(Execution { run, machine, attempt, cancel: CancelToken::new(), error, lock });
+            }
             Decision::AskFact { task, step } => self.0.ask_fact(task, step, error),
             Decision::AbandonRun { run, fenced } if !fenced.is_empty() => {
                 if let Some(services) = self.0.services.get().cloned() {

@@ -218,10 +218,17 @@ impl Missed {
     }
 }
 
+impl From<EngineError> for Missed {
+    fn from(error: EngineError) -> Self {
+        let EngineError { message, fix, .. } = error;
+        Self::other(fix.map_or(message.clone(), |fix| format!("{message}; {fix}")))
+    }
+}
+
 /// A machine, connected.
 async fn reach(services: &Services, name: &MachineName) -> Result<Arc<Machine>, Missed> {
-    let record = runs::machine(services, name).await.map_err(|error| Missed::other(error.message))?;
-    let endpoint = endpoint(&record.connection).map_err(|error| Missed::other(error.message))?;
+    let record = runs::machine(services, name).await?;
+    let endpoint = endpoint(&record.connection)?;
     services.machines.connect(&endpoint).await.map_err(|error| Missed {
         unavailable: matches!(error, MachineError::Unreachable { .. } | MachineError::Handshake { .. }),
         error: format!("{error}; {}", error.fix()),
@@ -244,8 +251,7 @@ async fn delivery(
         let label = need.label();
         let damaged = |_| Missed::other(format!("the digest of {label} is damaged"));
         let digest: Sha256 = need.sha256.parse().map_err(damaged)?;
-        let source =
-            source(services, &digest, form(machine.endpoint())).await.map_err(|error| Missed::other(error.message))?;
+        let source = source(services, &digest, form(machine.endpoint())).await?;
         parcels.push(Parcel { package: label.into(), source });
     }
     let place = place(machine.endpoint());

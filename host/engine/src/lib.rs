@@ -19,6 +19,7 @@ mod fences;
 mod gate;
 mod history;
 mod holdings;
+mod identity;
 mod logs;
 mod machines;
 mod once;

@@ -25,6 +25,7 @@ use crate::{
     gate::Gate,
     history::History,
     holdings::Rates,
+    identity::Identity,
     logs::Logs,
     once::{self, Keys, Once},
     plugins::Registry,
@@ -99,7 +100,8 @@ impl Engine {
             Some(store) => store,
             None => open_store(&data).await?,
         };
-        restored::admit(&*store, &vault, config.resume_restored).await?;
+        restored::admit(&*store, &vault, config.resume_restored, config.clock.now_ms()).await?;
+        let identity = Identity::load(&*store, &vault).await?;
         // What an interrupted backup left behind; if it cannot go, it only takes space.
         let _ = tokio::fs::remove_dir_all(backup::scratch_folder(&data)).await;
         let shared = Arc::new(Shared {
@@ -124,6 +126,7 @@ impl Engine {
             driver,
             logs: Logs::new(Arc::clone(&shared)),
             vault,
+            identity,
             machines: Machines::new(machines),
             packages,
             feed,

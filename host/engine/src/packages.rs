@@ -11,12 +11,16 @@ use windlass_model::Release;
 use windlass_packages::{
     digest::Sha256,
     payload::{Form, PayloadSource},
-    repository::PackageRecord,
+    repository::{PackageRecord, RepositoryError},
     transfer::{LinkError, Progress as TransferProgress, Receiver},
 };
 use windlass_store::failpoint;
 
-use crate::{error::EngineError, machines::place, services::Services};
+use crate::{
+    error::{EngineError, ErrorKind},
+    machines::place,
+    services::Services,
+};
 
 /// Unpacked once here, a payload costs many machines on a fast network less than to unpack it each; on a slow one
 /// its bytes count more.
@@ -62,7 +66,21 @@ pub fn warm(services: &Arc<Services>, release: &Release) {
 /// When the feed no longer has it.
 pub async fn source(services: &Services, digest: &Sha256, form: Form) -> Result<PayloadSource, EngineError> {
     let record = pinned(services, digest).await?;
-    services.packages.open_payload(&record, form).await.map_err(EngineError::internal)
+    services.packages.open_payload(&record, form).await.map_err(|error| lost(&record, &error))
+}
+
+/// What is told of a package whose bytes cannot be had any more.
+fn lost(record: &PackageRecord, error: &RepositoryError) -> EngineError {
+    let fix = match error {
+        RepositoryError::Damaged { .. } => {
+            format!(
+                "windlass package push {} --if-exists replace, with the very same file, and deploy again",
+                record.name
+            )
+        }
+        other => other.fix(),
+    };
+    EngineError::new(ErrorKind::Unavailable, "package-lost", error.to_string()).fix(fix)
 }
 
 /// Where a package lies on a machine, bringing it there first if need be.
@@ -76,7 +94,7 @@ pub async fn stage(
     cancel: &CancelToken,
 ) -> Result<String, Failure> {
     let work = async {
-        let io = |error: EngineError| Failure::new("io", error.message);
+        let io = |error: EngineError| Failure::new("io", error.message).fix(error.fix.unwrap_or_default());
         let source = source(services, digest, form(machine.endpoint())).await.map_err(io)?;
         let mailbox = Mailbox::new(Arc::clone(services), Arc::clone(machine));
         let refused = |error: LinkError| Failure::new("io", error.reason);

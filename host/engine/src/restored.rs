@@ -8,6 +8,7 @@ use windlass_store::{Batch, Key, Store, StoreError, Table};
 
 use crate::{
     error::{EngineError, ErrorKind},
+    identity,
     records::{COUNTERS, TASKS, all},
     vault::Vault,
 };
@@ -40,7 +41,7 @@ pub fn mark(batch: &mut Batch, restored: &Restored) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// When it was not told, or the secret key is another one.
-pub async fn admit(store: &dyn Store, vault: &Vault, resume: bool) -> Result<(), EngineError> {
+pub async fn admit(store: &dyn Store, vault: &Vault, resume: bool, now_ms: u64) -> Result<(), EngineError> {
     let Some(restored) = RESTORED.get(store, Key::of_text("mark")).await? else {
         return Ok(());
     };
@@ -64,6 +65,7 @@ pub async fn admit(store: &dyn Store, vault: &Vault, resume: bool) -> Result<(),
     RESTORED.delete(&mut batch, Key::of_text("mark"));
     let last = COUNTERS.get(store, "task").await?.map_or(0, |stored| stored.value);
     COUNTERS.put(&mut batch, "task", &last.saturating_add(LEFT_OUT))?;
+    identity::reborn(store, &mut batch, now_ms).await?;
     store.commit(batch).await?;
     Ok(())
 }
@@ -125,7 +127,7 @@ mod tests {
         let vault = Vault::open(&folder.path().join("key")).unwrap();
         let store = restored(&vault, &[TaskState::Succeeded, TaskState::Executing, TaskState::Queued]).await;
         for _ in 0..2 {
-            let error = admit(&store, &vault, false).await.unwrap_err();
+            let error = admit(&store, &vault, false, 0).await.unwrap_err();
             assert_eq!(
                 error.message,
                 "the data comes from a backup in which work was under way, and none of it is started again untold: \
@@ -133,12 +135,12 @@ mod tests {
             );
         }
         let other = Vault::open(&folder.path().join("other")).unwrap();
-        assert_eq!(admit(&store, &other, true).await.unwrap_err().code, "other-secret-key");
-        admit(&store, &vault, true).await.unwrap();
-        admit(&store, &vault, false).await.expect("it was told once");
+        assert_eq!(admit(&store, &other, true, 0).await.unwrap_err().code, "other-secret-key");
+        admit(&store, &vault, true, 0).await.unwrap();
+        admit(&store, &vault, false, 0).await.expect("it was told once");
 
         let store = restored(&vault, &[TaskState::Failed]).await;
-        admit(&store, &vault, false).await.expect("there is nothing to go on with");
+        admit(&store, &vault, false, 0).await.expect("there is nothing to go on with");
         assert_eq!(RESTORED.get(&store, Key::of_text("mark")).await.unwrap(), None);
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     feed::Feed,
     gate::Gate,
     holdings::Rates,
+    identity::Identity,
     logs::Logs,
     once::Keys,
     plugins::Registry,
@@ -35,6 +36,8 @@ pub struct Services {
     pub logs: Arc<Logs>,
     /// Secrets at rest.
     pub vault: Vault,
+    /// Who this server is to machines.
+    pub identity: Identity,
     /// Connections to machines.
     pub machines: Machines,
     /// The package feed.

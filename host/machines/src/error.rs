@@ -133,7 +133,7 @@ pub enum MachineError {
         cause: Lost,
     },
     /// The run ended long ago and its result was confirmed and cleared.
-    #[error("the result of {ticket} on {machine} was already taken and cleared")]
+    #[error("{ticket} has ended on {machine}, and its result was taken and cleared before, which nobody here knows of")]
     AlreadyTaken {
         /// `user@host:port`.
         machine: String,
@@ -262,8 +262,10 @@ impl MachineError {
             Self::MissingTool { tool, .. } => format!("install {tool} on the machine, or put it into the user's PATH"),
             Self::DiskFull { .. } => "free some space there, then retry".into(),
             Self::HomeUnusable { .. } => "make the folder writable for that user, or set another `home` for the machine".into(),
-            Self::OutcomeUnknown { .. } => "look at the machine, then choose: retry, take as done, or fail".into(),
-            Self::AlreadyTaken { .. } | Self::Fenced { .. } => "start it under a new ticket".into(),
+            Self::OutcomeUnknown { .. } | Self::AlreadyTaken { .. } => {
+                "look at the machine, then choose: retry, take as done, or fail".into()
+            }
+            Self::Fenced { .. } => "start it under a new ticket".into(),
             Self::Stale { .. } => "take the lock again, then start it under a new ticket".into(),
             Self::File { .. } => "check path and permissions there".into(),
             Self::TooLarge { .. } => "raise the limit, or fetch it as a stream".into(),

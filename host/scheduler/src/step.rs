@@ -201,7 +201,8 @@ impl StepPlan {
     }
 
     /// How its run holds the machine.
-    pub(crate) fn machine_mode(&self) -> LockMode {
+    #[must_use]
+    pub fn machine_mode(&self) -> LockMode {
         match self.isolation {
             Isolation::Exclusive => LockMode::Exclusive,
             _ => LockMode::Shared,

@@ -23,7 +23,9 @@ impl Step for RunScript {
         let settings = Settings::read(inputs)?;
         let exit = target.machine()?.run(command(&settings)?)?;
         if exit.truncated {
-            warn!("the script printed more than 1 MiB: output variables it set before the last 1 MiB are not known");
+            warn!(
+                "of what the script printed at most the last 1 MiB is known: output variables it set before that are not"
+            );
         }
         let outcome = Outcome::of(&exit.text());
         for (name, value, sensitive) in &outcome.outputs {

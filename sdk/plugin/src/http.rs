@@ -86,7 +86,7 @@ pub struct Response {
     pub headers: Vec<(String, String)>,
     /// The body, bounded.
     pub body: Vec<u8>,
-    /// True if the body was longer.
+    /// True if the body was longer, or is not known.
     pub truncated: bool,
     request: String,
 }
@@ -100,6 +100,12 @@ impl Response {
     /// The first header of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether nobody received it: how the request ended was unknown, and a person took it as done. Then the status is
+    /// 200, and nothing is known of headers and body.
+    pub fn is_taken_as_done(&self) -> bool {
+        self.header("windlass-taken-as-done").is_some()
     }
 
     /// The response, if its status is 200 to 299.

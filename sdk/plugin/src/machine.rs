@@ -165,7 +165,7 @@ pub struct Exit {
     pub stdout: Vec<u8>,
     /// The last bytes of standard error.
     pub stderr: Vec<u8>,
-    /// True if the command wrote more than was captured.
+    /// True if the command wrote more than was captured, or if what it wrote is not known: a person took it as done.
     pub truncated: bool,
     program: String,
 }

@@ -10,12 +10,12 @@ use std::{
 
 use tokio::sync::oneshot;
 use windlass_scheduler::{
-    Decision, LockRequest, RunKey, State, WaitOn,
+    Decision, LockRequest, Resource, RunKey, State, WaitOn,
     progress::{Phase, Resume, RunProgress, Suspended},
 };
 use windlass_store::StoreError;
 
-use super::{Driver, turn::Turn};
+use super::{Driver, Given, MachineLock, turn::Turn};
 use crate::records::RESUMES;
 
 impl Driver {
@@ -70,10 +70,22 @@ impl Driver {
         }
     }
 
-    /// Has it done, given what has gone wrong in its task so far.
+    /// Has it done, given what belongs to it.
     fn order(&self, decision: Decision) {
         let error = self.state.task(decision.task()).and_then(|(_, progress)| progress.error.clone());
-        self.actor.act(decision, error);
+        let lock = self.machine_lock(&decision);
+        self.actor.act(decision, Given { error, lock });
+    }
+
+    /// The lock of its machine with which a run starts.
+    ///
+    /// Of all that a run holds there it is this one that its commands prove. Every run on a machine holds it, whatever
+    /// else it locks, so whoever could be in the way of a late command has it or had it; and a command proves one lock.
+    fn machine_lock(&self, decision: &Decision) -> Option<MachineLock> {
+        let Decision::StartRun { run, machine: Some(machine), token, .. } = decision else { return None };
+        let (plan, _) = self.state.task(run.task)?;
+        let mode = plan.steps.get(run.step as usize)?.machine_mode();
+        Some(MachineLock { resource: Resource::machine(machine), mode, token: *token })
     }
 
     fn is_suspended(&self, run: RunKey) -> bool {

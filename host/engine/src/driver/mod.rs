@@ -19,10 +19,11 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use windlass_model::{
     TaskId,
+    manifest::LockMode,
     scheduling::QuestionView,
     task::{TaskChange, TaskDetail},
 };
-use windlass_scheduler::{Decision, Event, LockRequest, State, StopKind, TaskPlan};
+use windlass_scheduler::{Decision, Event, LockRequest, Resource, State, StopKind, TaskPlan};
 use windlass_store::{Batch, Store, StoreError};
 
 use self::turn::Turn;
@@ -103,10 +104,30 @@ impl DriverHandle {
     }
 }
 
+/// What the scheduler's state says beside a decision.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// What has gone wrong in its task so far.
+    pub error: Option<String>,
+    /// The lock of its machine that a run to be started holds.
+    pub lock: Option<MachineLock>,
+}
+
+/// How a run holds its machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineLock {
+    /// The machine.
+    pub resource: Resource,
+    /// Whether it shares it.
+    pub mode: LockMode,
+    /// Fencing token, higher than that of any earlier holder.
+    pub token: u64,
+}
+
 /// What the driver orders. Must not block: it spawns.
 pub trait Actor: Send + Sync + 'static {
-    /// Acts on a decision that is to be done, given what has gone wrong in its task so far.
-    fn act(&self, decision: Decision, error: Option<String>);
+    /// Acts on a decision that is to be done.
+    fn act(&self, decision: Decision, given: Given);
     /// A step put something out that none of its runs did.
     fn put_out(&self, task: TaskId, output: StoredOutput);
     /// A task is over.

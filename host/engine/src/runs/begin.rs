@@ -11,7 +11,7 @@ use windlass_effects::{
     EffectClass, Entry, EntryState, Failure, Masker, PackageHandle, PackageInfo, SecretHandle, UNKNOWN_OUTCOME,
 };
 use windlass_model::{
-    Machine, On, RunId, SecretText, Step,
+    Machine, MachineName, On, RunId, SecretText, Step,
     process::Placed,
     task::{LogLevel, pool_node, run_node},
     variables::Context,
@@ -143,7 +143,9 @@ pub async fn gather(
     let was = pinned.as_ref().and_then(|pin| pin.machine.clone());
     let machine = match &execution.machine {
         Some(_) if purpose == Purpose::Replay && was.is_some() => was.clone(),
-        Some(name) => Some(context::machine(services, name).await.map_err(|error| gone(engine(error), &entries))?),
+        Some(name) => {
+            Some(context::machine(services, name).await.map_err(|error| removed(name, engine(error), &entries))?)
+        }
         None => None,
     };
     let error = pinned.as_ref().map_or_else(|| execution.error.clone(), |pin| pin.error.clone());
@@ -224,6 +226,7 @@ pub async fn begin(services: &Arc<Services>, task: &Arc<TaskContext>, execution:
             packages: parts.packages.clone(),
         },
         machine: None,
+        lock: execution.lock.clone(),
         commands: Commands::default(),
         masker: masker.clone(),
         resume: Mutex::new(resume),
@@ -273,6 +276,18 @@ async fn reach(
     let unavailable = !began && failure.code == "unreachable";
     let failure = if unavailable { Failure { code: UNAVAILABLE.to_owned(), ..failure } } else { failure };
     Err(Unready::Failed(failure))
+}
+
+/// What is told of a machine that is not known any more, by its name.
+fn removed(name: &MachineName, failure: Failure, entries: &[Entry]) -> Failure {
+    if failure.code != "not-found" || entries.is_empty() {
+        return failure;
+    }
+    let message = format!("the machine {name} was removed from the server after this step had begun on it");
+    let fix = format!(
+        "look on the machine for what the step did, add {name} again with windlass machine add, and deploy again"
+    );
+    gone(Failure::new("machine-removed", message).fix(fix), entries)
 }
 
 /// What is told of something that is gone while the run may have work going on: then nobody can know how that ends.

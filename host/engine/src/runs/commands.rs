@@ -119,7 +119,10 @@ impl Commands {
         if result.as_ref().map_or_else(|error| error.is_end_of_run(), |_| true) {
             self.tickets.lock().unwrap_or_else(PoisonError::into_inner).push(ticket);
         }
-        let exit = result.map_err(failure)?;
+        let exit = match result {
+            Ok(exit) => exit,
+            Err(error) => return Err(run.told(machine, error).await),
+        };
         if exit.output_cut {
             run.log.note(index, LogLevel::Warning, "the output was longer than what is kept; its middle is missing");
         }
@@ -133,7 +136,9 @@ impl Commands {
     /// Starts a command that goes on beside the guest.
     pub async fn start(&self, run: &RunPerformer, machine: &Arc<Machine>, index: u64, command: &Command) -> Answer {
         let (ticket, spec) = (run.ticket(index)?, spec(run, command)?);
-        machine.start(&ticket, &spec).await.map_err(failure)?;
+        if let Err(error) = machine.start(&ticket, &spec).await {
+            return Err(run.told(machine, error).await);
+        }
         self.attach(run, machine, index, command.quiet)?;
         Ok(Outcome::Number(index))
     }
@@ -269,6 +274,7 @@ fn spec(run: &RunPerformer, command: &Command) -> Result<CommandSpec, Failure> {
     spec.cwd.clone_from(&command.cwd);
     spec.timeout = command.timeout_ms.map(Duration::from_millis);
     spec.grace = GRACE;
+    spec.fence = run.fence();
     Ok(spec)
 }
 

@@ -13,9 +13,10 @@ use super::{
     context::TaskContext,
     guest,
 };
-use crate::{logs::NodeLog, services::Services};
+use crate::{driver::MachineLock, logs::NodeLog, services::Services};
 
 /// A run that is to be executed.
+#[derive(Clone)]
 pub struct Execution {
     /// Its key.
     pub run: RunKey,
@@ -27,6 +28,8 @@ pub struct Execution {
     pub cancel: CancelToken,
     /// What has gone wrong in its task so far.
     pub error: Option<String>,
+    /// How it holds its machine.
+    pub lock: Option<MachineLock>,
 }
 
 /// How an execution ended.

@@ -11,12 +11,12 @@ use windlass_effects::{
     Answer, Attempt, Call, CancelToken, Content, Effect, Failure, Masker, Outcome, Performer, SecretHandle,
     UNKNOWN_OUTCOME, Verdict,
 };
-use windlass_machines::{Machine, MachineError, Ticket};
+use windlass_machines::{Fence, Machine, MachineError, Ticket};
 use windlass_model::{RunId, SecretText};
 use windlass_scheduler::{LockRequest, RunKey, progress::Resume};
 
 use super::{commands::Commands, http, pinned::Pinned, substitute, unknown, waits};
-use crate::{error::EngineError, logs::NodeLog, packages, services::Services};
+use crate::{driver::MachineLock, error::EngineError, logs::NodeLog, packages, services::Services};
 
 /// Longest answer kept in the journal, in bytes: what is larger belongs into a file or a package.
 const MAX_ANSWER: u32 = 1 << 20;
@@ -30,6 +30,8 @@ pub struct RunPerformer {
     pub(super) log: Arc<NodeLog>,
     pub(super) pinned: Pinned,
     pub(super) machine: Option<Arc<Machine>>,
+    /// How it holds its machine.
+    pub(super) lock: Option<MachineLock>,
     pub(super) commands: Commands,
     pub(super) masker: Masker,
     /// What it is told as it goes on, and the index of the effect that it waited for.
@@ -129,6 +131,22 @@ impl RunPerformer {
             Some((on, text)) => waits::suspend(self, on, text, cancel).await,
             None => Attempt::Answered(Err(failure)),
         }
+    }
+
+    /// A machine's error as the guest is told it.
+    pub(super) async fn told(&self, machine: &Machine, error: MachineError) -> Failure {
+        match (&error, &self.lock) {
+            (MachineError::Stale { seen, .. }, Some(lock)) => {
+                let home = machine.home().await.unwrap_or_else(|_| "~/.windlass".to_owned());
+                self.services.identity.refusal(&lock.resource, &home, *seen)
+            }
+            _ => failure(error),
+        }
+    }
+
+    /// What its commands prove to have locked.
+    pub(super) fn fence(&self) -> Option<Fence> {
+        self.lock.as_ref().map(|lock| self.services.identity.fence(lock))
     }
 
     pub(super) fn secret(&self, handle: &SecretHandle) -> Result<SecretText, Failure> {
@@ -234,7 +252,9 @@ pub fn failure(error: MachineError) -> Failure {
         MachineError::Cancelled { .. } => "cancelled",
         MachineError::MissingTool { .. } => "missing-tool",
         MachineError::DiskFull { .. } => "disk-full",
-        MachineError::OutcomeUnknown { .. } => UNKNOWN_OUTCOME,
+        // The result was taken by a server that this one does not remember to have been: it was restored since.
+        MachineError::OutcomeUnknown { .. } | MachineError::AlreadyTaken { .. } => UNKNOWN_OUTCOME,
+        MachineError::Stale { .. } => "stale",
         MachineError::Invalid { .. } => "invalid",
         _ => "io",
     };

@@ -168,7 +168,7 @@ async fn find(services: &Services, name: &str) -> Result<(Execution, String, win
     let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
     let run = RunKey { task, step: number(step), place: number(place) };
     let cancel = CancelToken::new();
-    let execution = Execution { run, machine: view.machine.clone(), attempt, cancel, error: None };
+    let execution = Execution { run, machine: view.machine.clone(), attempt, cancel, error: None, lock: None };
     let id = begin::run_id(&execution, is_step(&detail));
     Ok((execution, view.node, id))
 }

@@ -12,7 +12,7 @@ use windlass_store::{Batch, Key};
 
 use super::{
     commands::stopper,
-    performer::{RunPerformer, failure, until},
+    performer::{RunPerformer, until},
 };
 use crate::records::SUBSTITUTIONS;
 
@@ -195,10 +195,16 @@ async fn find(
         args.push(root.to_owned());
         args.extend(globs.iter().cloned());
     }
+    // Whoever has lost the machine is refused here, before it writes.
+    spec.fence = run.fence();
     let mut sink = MemorySink::default();
     let exit = {
         let stop = stopper(cancel);
-        machine.run(&ticket, &spec, &mut sink, &stop.token).await.map_err(failure)?
+        machine.run(&ticket, &spec, &mut sink, &stop.token).await
+    };
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(error) => return Err(run.told(machine, error).await),
     };
     if exit.code != 0 {
         let said = sink.err_text();

@@ -1,14 +1,22 @@
 //! Effects of which nobody can know how they ended: a person is asked, and the run waits for the answer.
 
 use windlass_effects::{Call, CancelToken, Decided, DecidedAs, Effect, EffectClass, Failure, Verdict};
+use windlass_model::task::LogLevel;
 use windlass_scheduler::{Answer, Ask, Choice, WaitOn};
 
 use super::{performer::RunPerformer, waits};
 
+/// Marks what the log holds about a person's decision, beside what it holds about effects by their index.
+const WORD: u64 = 1 << 63;
+
 /// What a person decided, or that one is asked.
 pub(super) async fn ask(run: &RunPerformer, call: Call<'_>, failure: &Failure, cancel: &CancelToken) -> Verdict {
     if let Some(answer) = run.resumed(call.index).and_then(|resume| resume.answer) {
-        return Verdict::Decided(decided(answer));
+        let decided = decided(answer);
+        // Of its own among what is said about the effect: each word is told once, whatever else was.
+        let word = WORD | call.index << 16 | u64::from(call.tries & 0xffff);
+        run.log.note(word, LogLevel::Warning, &run.masker.mask(&decided.in_words(call.effect)));
+        return Verdict::Decided(decided);
     }
     // Whoever is being stopped asks nobody.
     if cancel.is_cancelled() {
@@ -22,6 +30,8 @@ pub(super) async fn ask(run: &RunPerformer, call: Call<'_>, failure: &Failure, c
         choices.push(Choice::Done);
     }
     choices.push(Choice::Fail);
+    // Whoever is asked is shown the last lines.
+    run.log.flush().await;
     let text = question(run, call, failure);
     let ask = Ask { text, choices, responsible: Vec::new(), expiry: None, keeps_tag: true };
     match waits::suspend(run, WaitOn::Person(Box::new(ask)), "a person decides".to_owned(), cancel).await {
