@@ -240,13 +240,13 @@ impl Lock {
         earlier.find(|(_, (_, other))| other.bars(need)).map(|(rank, (key, _))| (*rank, *key))
     }
 
-    /// The earlier waiters that must not be passed, back to the first that is itself barred by all before it.
-    fn ahead(&self, rank: Rank, need: Need) -> Vec<ClaimKey> {
+    /// The earlier waiters that must not be passed, back to the first that stays and is itself barred by all before it.
+    fn ahead(&self, rank: Rank, need: Need, leaves: impl Fn(ClaimKey) -> bool) -> Vec<ClaimKey> {
         let mut ahead = Vec::new();
         for (_, (key, other)) in self.queue.range(..rank).rev() {
             if other.bars(need) {
                 ahead.push(*key);
-                if other.mode == LockMode::Exclusive || other.of > 0 {
+                if (other.mode == LockMode::Exclusive || other.of > 0) && !leaves(*key) {
                     break;
                 }
             }
