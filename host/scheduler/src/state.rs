@@ -14,7 +14,7 @@ use windlass_model::{MachineName, PoolName, RunId, TaskId, manifest::LockScope, 
 use crate::{
     decision::Decision,
     event::{Event, RunKey, Subject},
-    hash::Map,
+    hash::{ByTask, Map},
     locks::{LockView, Locks},
     plan::{PlanKind, Settings, TaskPlan},
     progress::{Packages, Progress, RunProgress, StepProgress},
@@ -22,7 +22,7 @@ use crate::{
     resource::Resource,
     step::{StepPlan, Want},
     timers::Timers,
-    turn::Turn,
+    turn::{Lists, Turn},
 };
 
 /// Counters that only grow. Tokens and numbers of questions must never be given twice.
@@ -73,7 +73,8 @@ pub struct Pool {
 pub struct State {
     pub(crate) settings: Settings,
     pub(crate) counters: Counters,
-    pub(crate) tasks: Map<TaskId, Task>,
+    /// Each on its own: the table stays small, and a queued task costs what it holds.
+    pub(crate) tasks: ByTask<Box<Task>>,
     pub(crate) queue: Queue,
     pub(crate) locks: Locks,
     pub(crate) timers: Timers,
@@ -88,7 +89,9 @@ pub struct State {
     /// What people are asked about deadlocks, and of which task.
     pub(crate) asked_deadlocks: BTreeSet<(TaskId, u64)>,
     /// Runs that wait for the end of a task.
-    pub(crate) awaiters: Map<TaskId, BTreeSet<RunKey>>,
+    pub(crate) awaiters: ByTask<BTreeSet<RunKey>>,
+    /// What a turn works off: empty between turns, and kept so that none has to make them anew.
+    pub(crate) lists: Lists,
 }
 
 /// A task and what is indexed about it.
@@ -113,7 +116,7 @@ impl State {
         Self {
             settings,
             counters: Counters::default(),
-            tasks: Map::default(),
+            tasks: ByTask::default(),
             queue: Queue::default(),
             locks: Locks::default(),
             timers: Timers::default(),
@@ -123,7 +126,8 @@ impl State {
             leases: BTreeMap::new(),
             superseding: Map::default(),
             asked_deadlocks: BTreeSet::new(),
-            awaiters: Map::default(),
+            awaiters: ByTask::default(),
+            lists: Lists::default(),
         }
     }
 
@@ -305,12 +309,11 @@ impl Task {
 
     /// What a run must hold, each resource once.
     pub fn wants(&mut self, key: RunKey) -> Vec<Want> {
-        let plan = Arc::clone(&self.plan);
-        let Some(step) = plan.steps.get(key.step as usize) else {
+        let Some(step) = self.plan.steps.get(key.step as usize) else {
             return Vec::new();
         };
-        let worker = self.run(key).and_then(|run| run.worker.clone());
-        let machine = step.machine(key.place as usize).or(worker.as_ref());
+        let run = self.progress.steps.get(key.step as usize).and_then(|step| step.runs.get(key.place as usize));
+        let machine = step.machine(key.place as usize).or_else(|| run?.worker.as_ref());
         let mut wants = Vec::with_capacity(1);
         if let Some(machine) = machine {
             let whole = match self.machines.get(machine) {
@@ -318,7 +321,7 @@ impl Task {
                 None => self.machines.entry(machine.clone()).or_insert_with(|| Resource::machine(machine)).clone(),
             };
             wants.push(Want::plain(whole, step.machine_mode(), step.hold));
-            if let Some(lease_cap @ 1..) = self.run(key).and_then(|run| run.lease) {
+            if let Some(lease_cap @ 1..) = run.and_then(|run| run.lease) {
                 let mode = windlass_model::manifest::LockMode::Shared;
                 wants.push(Want { of: lease_cap, ..Want::plain(Resource::lease(machine), mode, LockScope::Call) });
             }

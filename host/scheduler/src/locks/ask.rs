@@ -24,8 +24,8 @@ impl Locks {
     }
 
     /// Waiting claims whose blocker may be another one than at the last call.
-    pub fn take_touched(&mut self) -> Vec<ClaimKey> {
-        std::mem::take(&mut self.touched)
+    pub fn take_touched(&mut self) -> impl Iterator<Item = ClaimKey> {
+        self.touched.drain(..)
     }
 
     /// A claim with its place in the order of each of its resources.
