@@ -18,7 +18,8 @@ use windlass_scheduler::{
     forecast::{Durations, HORIZON, forecast},
 };
 
-/// Time that this thread was on a core: others may use the machine meanwhile.
+/// Time that this thread was on a core: others may use the machine meanwhile. It moves on in steps of some
+/// milliseconds, so it is of use for what takes much longer.
 fn cpu() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let on_core = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
@@ -67,7 +68,8 @@ fn throughput(shared: bool) -> (usize, Duration) {
     (at, took)
 }
 
-/// What one task's queueing, start, run and end cost beside so many queued ones.
+/// What queueing a task and cancelling it cost beside so many queued ones: the middle one of many short spans, since
+/// only few of them are broken by others that use the machine.
 fn beside(waiting: u64) -> Duration {
     let mut state = State::new(Settings::for_cores(2));
     let mut runs = Vec::new();
@@ -76,16 +78,23 @@ fn beside(waiting: u64) -> Duration {
         let tag = if task % 2 == 0 { "p0/test".to_owned() } else { format!("p{task}/test") };
         started(&state.next(1, Event::TaskQueued { task: TaskId(task), plan: plan(&tag, "q", 1, 1) }), &mut runs);
     }
-    let rounds = 20_000;
-    let plans: Vec<_> = (0..rounds).map(|n| plan(&format!("u{n}/test"), &format!("u{}", n % 100), 1, 1)).collect();
-    let start = cpu();
-    for (n, mut plan) in plans.into_iter().enumerate() {
-        plan.priority = 1;
-        let task = TaskId(waiting + 1 + n as u64);
-        black_box(state.next(1, Event::TaskQueued { task, plan }));
-        black_box(state.next(1, Event::TaskCancelled { task }));
+    let (spans, rounds) = (101, 200);
+    let mut took = Vec::with_capacity(spans);
+    let mut plans = (0..spans * rounds).map(|n| plan(&format!("u{n}/test"), &format!("u{}", n % 100), 1, 1));
+    let mut task = TaskId(waiting);
+    for _ in 0..spans {
+        let plans: Vec<_> = plans.by_ref().take(rounds).collect();
+        let start = Instant::now();
+        for mut plan in plans {
+            plan.priority = 1;
+            task = TaskId(task.0 + 1);
+            black_box(state.next(1, Event::TaskQueued { task, plan }));
+            black_box(state.next(1, Event::TaskCancelled { task }));
+        }
+        took.push(start.elapsed());
     }
-    (cpu() - start) / (2 * rounds as u32)
+    took.sort_unstable();
+    took[spans / 2] / (2 * rounds as u32)
 }
 
 struct Fixed;

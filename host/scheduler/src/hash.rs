@@ -36,8 +36,8 @@ impl Hasher for Mix {
         for word in words {
             self.word(u64::from_le_bytes(*word));
         }
-        for byte in rest {
-            self.word(u64::from(*byte));
+        if !rest.is_empty() {
+            self.word(rest.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)));
         }
     }
     fn write_u8(&mut self, n: u8) {

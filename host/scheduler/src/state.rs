@@ -20,7 +20,7 @@ use crate::{
     progress::{Packages, Progress, RunProgress, StepProgress},
     queue::Queue,
     resource::Resource,
-    step::{StepPlan, Want},
+    step::{StepPlan, Want, Where},
     timers::Timers,
     turn::{Lists, Turn},
 };
@@ -107,6 +107,10 @@ pub(crate) struct Task {
     pub children: BTreeSet<TaskId>,
     /// The locks of its machines, by name.
     pub machines: Map<MachineName, Resource>,
+    /// The locks of the machines of its steps, by place. Steps with the same machines share one list.
+    pub rosters: Vec<Option<Arc<[Resource]>>>,
+    /// Room for the runs of the next step: that of one that is over.
+    pub spare: Vec<RunProgress>,
 }
 
 impl State {
@@ -264,7 +268,7 @@ impl State {
 impl Task {
     pub fn new(plan: Arc<TaskPlan>, progress: Progress) -> Self {
         let (open, children, machines) = (BTreeSet::new(), BTreeSet::new(), Map::default());
-        Self { plan, progress, open, working: 0, children, machines }
+        Self { plan, progress, open, working: 0, children, machines, rosters: Vec::new(), spare: Vec::new() }
     }
 
     pub fn step(&self, step: u32) -> Option<&StepProgress> {
@@ -307,8 +311,32 @@ impl Task {
         self.progress.tagged || self.plan.concurrency_tag.is_none()
     }
 
+    /// The locks of the machines of a step. Most steps of a plan run on the same machines, so the list of the step
+    /// before is looked at first.
+    fn roster(&mut self, step: u32) -> Option<&Arc<[Resource]>> {
+        let place = &self.plan.steps.get(step as usize)?.place;
+        let Where::Machines(machines) = place else {
+            return None;
+        };
+        if self.rosters.is_empty() {
+            self.rosters.resize(self.plan.steps.len(), None);
+        }
+        let (before, rest) = self.rosters.split_at_mut_checked(step as usize)?;
+        let own = rest.first_mut()?;
+        if own.is_none() {
+            let last = before.iter().enumerate().rev().find_map(|(at, roster)| Some((at, roster.as_ref()?)));
+            let same = |at: usize| self.plan.steps.get(at).is_some_and(|other| &other.place == place);
+            *own = Some(match last.filter(|(at, _)| same(*at)) {
+                Some((_, roster)) => Arc::clone(roster),
+                None => machines.iter().map(|machine| lock_of(&mut self.machines, machine)).collect(),
+            });
+        }
+        own.as_ref()
+    }
+
     /// What a run must hold, each resource once.
     pub fn wants(&mut self, key: RunKey) -> Vec<Want> {
+        let listed = self.roster(key.step).and_then(|roster| roster.get(key.place as usize)).cloned();
         let Some(step) = self.plan.steps.get(key.step as usize) else {
             return Vec::new();
         };
@@ -316,10 +344,7 @@ impl Task {
         let machine = step.machine(key.place as usize).or_else(|| run?.worker.as_ref());
         let mut wants = Vec::with_capacity(1);
         if let Some(machine) = machine {
-            let whole = match self.machines.get(machine) {
-                Some(known) => known.clone(),
-                None => self.machines.entry(machine.clone()).or_insert_with(|| Resource::machine(machine)).clone(),
-            };
+            let whole = listed.unwrap_or_else(|| lock_of(&mut self.machines, machine));
             wants.push(Want::plain(whole, step.machine_mode(), step.hold));
             if let Some(lease_cap @ 1..) = run.and_then(|run| run.lease) {
                 let mode = windlass_model::manifest::LockMode::Shared;
@@ -332,6 +357,14 @@ impl Task {
         }
         wants
     }
+}
+
+/// The lock of a machine, one for all runs of a task there.
+fn lock_of(known: &mut Map<MachineName, Resource>, machine: &MachineName) -> Resource {
+    if let Some(known) = known.get(machine) {
+        return known.clone();
+    }
+    known.entry(machine.clone()).or_insert_with(|| Resource::machine(machine)).clone()
 }
 
 /// Of several wishes for one resource the strongest stays.

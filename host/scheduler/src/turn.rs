@@ -176,8 +176,7 @@ impl<'a> Turn<'a> {
     }
 
     pub fn release(&mut self, claim: ClaimKey) {
-        let granted = self.state.locks.release(claim);
-        self.lists.granted.extend(granted);
+        self.state.locks.release(claim, &mut self.lists.granted);
     }
 
     fn tell_reasons(&mut self) {
@@ -196,11 +195,11 @@ impl<'a> Turn<'a> {
                 *place = None;
                 continue;
             };
-            if place.as_ref().is_some_and(|told| told.cause == cause) {
-                continue;
+            match place {
+                Some(told) if told.cause == cause => continue,
+                Some(told) => told.cause = cause.clone(),
+                None => *place = Some(Told { cause: cause.clone(), since_ms: now }),
             }
-            let since_ms = place.as_ref().map_or(now, |told| told.since_ms);
-            *place = Some(Told { cause: cause.clone(), since_ms });
             self.say(Decision::Waiting { subject, cause });
         }
         self.lists.touched = touched;
