@@ -252,8 +252,16 @@ impl Lock {
         self.has_room(key, need) && self.before(rank, need).is_none()
     }
 
+    /// Whether nobody waits before a place.
+    fn is_front(&self, rank: Rank) -> bool {
+        self.queue.first_key_value().is_none_or(|(first, _)| *first >= rank)
+    }
+
     /// The nearest earlier waiter that must not be passed.
     fn before(&self, rank: Rank, need: Need) -> Option<(Rank, ClaimKey)> {
+        if self.is_front(rank) {
+            return None;
+        }
         let mut earlier = self.queue.range(..rank).rev();
         earlier.find(|(_, (_, other))| other.bars(need)).map(|(rank, (key, _))| (*rank, *key))
     }

@@ -336,13 +336,19 @@ impl Task {
 
     /// What a run must hold, each resource once.
     pub fn wants(&mut self, key: RunKey) -> Vec<Want> {
+        let mut wants = Vec::with_capacity(1);
+        self.add_wants(key, &mut wants);
+        wants
+    }
+
+    /// The same, into a list that is empty.
+    pub fn add_wants(&mut self, key: RunKey, wants: &mut Vec<Want>) {
         let listed = self.roster(key.step).and_then(|roster| roster.get(key.place as usize)).cloned();
         let Some(step) = self.plan.steps.get(key.step as usize) else {
-            return Vec::new();
+            return;
         };
         let run = self.progress.steps.get(key.step as usize).and_then(|step| step.runs.get(key.place as usize));
         let machine = step.machine(key.place as usize).or_else(|| run?.worker.as_ref());
-        let mut wants = Vec::with_capacity(1);
         if let Some(machine) = machine {
             let whole = listed.unwrap_or_else(|| lock_of(&mut self.machines, machine));
             wants.push(Want::plain(whole, step.machine_mode(), step.hold));
@@ -353,9 +359,8 @@ impl Task {
         }
         wants.extend(step.needs().iter().map(|need| Want::from_need(machine, need)));
         if wants.len() > 1 {
-            merge(&mut wants);
+            merge(wants);
         }
-        wants
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     progress::{Packages, Told},
     reasons,
     state::{State, Task},
+    step::Want,
     timers::Timer,
 };
 
@@ -25,7 +26,7 @@ pub(crate) struct Turn<'a> {
     pub state: &'a mut State,
     pub now: u64,
     out: Vec<Decision>,
-    lists: Lists,
+    pub lists: Lists,
 }
 
 /// What is left to do in a turn.
@@ -41,6 +42,8 @@ pub(crate) struct Lists {
     suspects: Vec<Node>,
     /// What waits and may do so for another reason now.
     touched: Vec<Subject>,
+    /// What one run wants, while it asks for it.
+    pub wants: Vec<Want>,
 }
 
 impl<'a> Turn<'a> {

@@ -289,7 +289,7 @@ impl Locks {
         for piece in claim.pieces() {
             if let Some(lock) = self.locks.get_mut(piece.lock as usize) {
                 // Not only the front goes first: those behind the one that leaves have another one ahead now.
-                if lock.queue.remove(&piece.rank).is_some() {
+                if lock.queue.remove(&piece.rank).is_some() && !lock.is_front(piece.rank) {
                     self.touched.extend(until_bar(lock.queue.range(piece.rank..)));
                 }
                 lock.holders.push(Hold { key, need: piece.need, token });
