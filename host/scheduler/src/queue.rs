@@ -7,6 +7,7 @@
 //! logarithm of the queue's length. The queue is an index: it is rebuilt from the tasks.
 
 mod look;
+mod tags;
 
 use std::{
     cmp::Reverse,
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub(crate) use look::QueueBlocker;
+use tags::{Tag, TagId};
 
 /// Place of a task in the order: who wants to go on first, then who was moved to the top, then by priority,
 /// then in the order of queueing.
@@ -48,20 +50,6 @@ impl Place {
 struct Pool {
     candidates: BTreeSet<Place>,
     seated: BTreeSet<TaskId>,
-}
-
-/// Place of a tag in the table of tags.
-type TagId = u32;
-
-#[derive(Debug, Clone, Default)]
-struct Tag {
-    name: Arc<str>,
-    holder: Option<TaskId>,
-    waiting: BTreeSet<Place>,
-    /// Waiting tasks that others wait for, or that have started.
-    keen: u32,
-    /// Tasks that have it in their plan: once there are none, it is forgotten.
-    tasks: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -212,45 +200,6 @@ impl Queue {
         self.free_tag(task);
         if let Some(id) = self.entries.remove(&task).and_then(|entry| entry.tag) {
             self.one_less(id);
-        }
-    }
-
-    fn tag(&self, id: TagId) -> Option<&Tag> {
-        self.tags.get(id as usize)
-    }
-
-    fn tag_mut(&mut self, id: TagId) -> Option<&mut Tag> {
-        self.tags.get_mut(id as usize)
-    }
-
-    /// The tag of that name, for one task more.
-    fn tag_id(&mut self, name: &str) -> TagId {
-        if let Some(id) = self.names.get(name).copied() {
-            if let Some(tag) = self.tag_mut(id) {
-                tag.tasks += 1;
-            }
-            return id;
-        }
-        let name: Arc<str> = Arc::from(name);
-        let tag = Tag { name: Arc::clone(&name), tasks: 1, ..Tag::default() };
-        let id = self.free.pop().unwrap_or(self.tags.len() as TagId);
-        match self.tag_mut(id) {
-            Some(place) => *place = tag,
-            None => self.tags.push(tag),
-        }
-        self.names.insert(name, id);
-        id
-    }
-
-    /// One task less has a tag in its plan.
-    fn one_less(&mut self, id: TagId) {
-        let Some(tag) = self.tags.get_mut(id as usize) else {
-            return;
-        };
-        tag.tasks -= 1;
-        if tag.tasks == 0 {
-            self.names.remove(&std::mem::take(tag).name);
-            self.free.push(id);
         }
     }
 

@@ -84,3 +84,36 @@ impl Timers {
         self.kept = self.len();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn timers_come_up_in_order_whatever_order_they_are_set_in() {
+        let mut timers = Timers::default();
+        let mut all: Vec<_> = (0..4000_u64)
+            .map(|n| {
+                // Two limits from a moment that moves on, and some that fit behind neither.
+                let at = [n + 3600, n + 7200, n * 7919 % 10_007, n / 2][n as usize % 4];
+                (at, Timer::Start(TaskId(n % 50)))
+            })
+            .collect();
+        for (at, timer) in &all {
+            timers.set(*at, *timer);
+        }
+        assert!(!timers.heap.is_empty() && timers.lanes.iter().all(|lane| !lane.is_empty()));
+        all.sort_unstable();
+        let keeps = |at: u64, _: Timer| !at.is_multiple_of(3);
+        timers.sweep(keeps);
+        all.retain(|(at, timer)| keeps(*at, *timer));
+        assert_eq!(timers.len(), all.len());
+        for due in all {
+            assert_eq!(timers.first(), Some(due));
+            assert_eq!(timers.pop().unwrap(), due);
+        }
+        assert_eq!(timers.pop(), None);
+    }
+}
