@@ -414,6 +414,108 @@ async fn scripts_and_places_say_why() -> Anything<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn time_people_pools_and_turns_say_why() -> Anything<()> {
+    let mut waits = Waits::new("tasks = 2\n").await?;
+    let names: [(&str, &[&str]); 6] = [("x", &[]), ("y", &[]), ("one", &[]), ("two", &[]), ("late", &[]), ("out", &[])];
+    let mut machines = waits.machines(&names);
+    machines[5]["pools"] = json!(["builders"]);
+    machines[5]["disabled"] = json!(true);
+    let circle = |one: &str, two: &str| {
+        let hold = |step| with(step, json!({ "hold": "deployment" }));
+        let first = hold(step("first", one, &waits.gated("circle")));
+        json!({ "on_deadlock": "ask", "steps": [first, hold(step("second", two, "true"))] })
+    };
+    let closed = waits.gated("never");
+    let check =
+        json!({ "name": "check", "approval": { "instructions": "Is it calm?", "responsible": ["anna", "admin"] } });
+    let built =
+        json!({ "name": "build", "uses": "run-script@1", "on": { "pool": "builders" }, "with": { "script": "true" } });
+    for (name, process) in [
+        ("circle-one", circle("x", "y")),
+        ("circle-two", circle("y", "x")),
+        ("later", json!({ "steps": [step("web", "late", "true")] })),
+        ("pooled", json!({ "steps": [built] })),
+        ("approved", json!({ "steps": [check, step("web", "late", "true")] })),
+        ("seat-one", json!({ "steps": [step("web", "one", &closed)] })),
+        ("seat-two", json!({ "steps": [step("web", "two", &closed)] })),
+    ] {
+        waits.project(&machines, name, process).await?;
+    }
+    let mut told = Told(String::new());
+    let mut request: windlass_model::views::DeployRequest =
+        serde_json::from_value(json!({ "project": "later", "environment": "test" }))?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
+    request.start_at_ms = Some(u64::try_from(now)? + 3_600_000);
+    let later = waits.client.deploy(&request).await?.id;
+    waits.waits(later, "scheduled").await?;
+    told.add("scheduled", &waits.why(later)?);
+    let pooled = waits.deploy("pooled").await?;
+    waits.waits(pooled, "pool").await?;
+    told.add("pool", &waits.why(pooled)?);
+    waits.client.cancel(pooled).await?;
+    waits.shows(pooled, |detail| detail.summary.state.is_final()).await?;
+
+    // A circle that a person is asked about: both sides say so, and the plan tells it before.
+    let one = waits.deploy("circle-one").await?;
+    waits.runs(one, "first/x").await?;
+    told.add("plan of what closes a circle", &waits.said(&["plan", "circle-two", "-e", "test"])?);
+    let two = waits.deploy("circle-two").await?;
+    waits.runs(two, "first/y").await?;
+    waits.open("circle")?;
+    let asked = |why: &WhyView| why.waits.iter().any(|wait| wait.reason.kind == "person");
+    let mut both = Vec::new();
+    while both.is_empty() {
+        for task in [one, two] {
+            if asked(&waits.client.why(task).await?) {
+                both = vec![task, if task == one { two } else { one }];
+            }
+        }
+        if both.is_empty() {
+            waits.events.next().await?;
+        }
+    }
+    // Which of them closed the circle is up to the machines.
+    let plain = |text: String| {
+        let name = |task: TaskId| if task == one { "circle-one" } else { "circle-two" };
+        let (asked, other) = (both[0], both[1]);
+        let places = |task: TaskId| if task == one { ("x", "y") } else { ("y", "x") };
+        let (mine, theirs) = places(asked);
+        text.replace(name(asked), "ASKED")
+            .replace(name(other), "OTHER")
+            .replace(&format!("task {asked}"), "task A")
+            .replace(&format!("why {asked}"), "why A")
+            .replace(&format!("task {other}"), "task B")
+            .replace(&format!("why {other}"), "why B")
+            .replace(&format!("second/{theirs}"), "second/THEIRS")
+            .replace(&format!("second/{mine}"), "second/MINE")
+            .replace(&format!("machine {mine}"), "machine MINE")
+            .replace(&format!("machine {theirs}"), "machine THEIRS")
+    };
+    told.add("deadlock, a person is asked", &plain(waits.why(both[0])?));
+    told.add("deadlock, the other side", &plain(waits.why(both[1])?));
+    let number = waits.server.cli(&["interruption", "list", "-o", "id"])?.good()?;
+    waits.server.cli(&["interruption", "answer", number.trim(), "fail"])?.good()?;
+    for task in [one, two] {
+        waits.shows(task, |detail| detail.summary.state.is_final()).await?;
+    }
+
+    let approved = waits.deploy("approved").await?;
+    waits.waits(approved, "person").await?;
+    told.add("approval", &waits.why(approved)?);
+    // Whoever waits for a person gives its place to others, and has to wait for one once it was answered.
+    for (project, run) in [("seat-one", "web/one"), ("seat-two", "web/two")] {
+        let seat = waits.deploy(project).await?;
+        waits.runs(seat, run).await?;
+    }
+    let number = waits.server.cli(&["interruption", "list", "-o", "id"])?.good()?;
+    waits.server.cli(&["interruption", "answer", number.trim(), "proceed"])?.good()?;
+    waits.waits(approved, "turn").await?;
+    told.add("turn", &waits.why(approved)?);
+    insta::assert_snapshot!("why_people", told.0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everybody_is_told_the_same_sentence_and_it_follows_its_holder() -> Anything<()> {
     let mut waits = Waits::new("").await?;
     let machines = waits.machines(&[("box", &[])]);

@@ -1,23 +1,13 @@
 //! Disks of the targets: ten machines do not share one, so neither should the ten servers that stand for them.
 //!
 //! On one file system the targets slow each other down, and the server's syncs carry the targets' changes along. So
-//! each gets an ext4 of its own, in a file on the same disk, where this machine lets us mount one.
+//! each gets an ext4 of its own, in a file on the same disk, where this machine lets us mount one. `--memory` gives
+//! them none, `--shared-disk` puts them all on the server's.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-
-/// Where the targets keep their files.
-#[derive(Clone, Copy)]
-pub enum Place {
-    /// Each on a file system of its own.
-    Own,
-    /// In memory.
-    Memory,
-    /// All on the server's file system.
-    Shared,
-}
 
 /// The folders of the targets; what was mounted for them goes when this is dropped.
 pub struct Disks {
@@ -28,27 +18,35 @@ pub struct Disks {
 }
 
 impl Disks {
-    pub fn new(place: Place, count: usize) -> std::io::Result<Self> {
-        if matches!(place, Place::Own) {
-            let images = tempfile::tempdir()?;
-            let mut disks = Self { folders: Vec::new(), mounted: true, name: "a disk each", _images: None };
-            let all = (0..count).all(|number| {
-                let folder = images.path().join(number.to_string());
-                let mounted = mount(&images.path().join(format!("{number}.image")), &folder);
-                disks.folders.extend(mounted.then_some(folder));
-                mounted
-            });
-            disks._images = Some(images);
-            if all {
+    /// What the arguments of this process ask for.
+    pub fn new(count: usize) -> std::io::Result<Self> {
+        let given = |flag: &str| std::env::args().any(|argument| argument == flag);
+        let without =
+            |folder: PathBuf, name| Ok(Self { folders: vec![folder; count], mounted: false, name, _images: None });
+        if given("--shared-disk") {
+            return without(std::env::temp_dir(), "one disk with the server");
+        }
+        if !given("--memory") {
+            if let Some(disks) = Self::own(count)? {
                 return Ok(disks);
             }
             println!("no disk of their own for the targets here (root, mkfs.ext4 and loop devices are needed)");
         }
-        let (folder, name) = match place {
-            Place::Shared => (std::env::temp_dir(), "one disk with the server"),
-            Place::Own | Place::Memory => ("/dev/shm".into(), "no disk, memory"),
-        };
-        Ok(Self { folders: vec![folder; count], mounted: false, name, _images: None })
+        without("/dev/shm".into(), "no disk, memory")
+    }
+
+    fn own(count: usize) -> std::io::Result<Option<Self>> {
+        let images = tempfile::tempdir()?;
+        let mut disks = Self { folders: Vec::new(), mounted: true, name: "a disk each", _images: None };
+        for number in 0..count {
+            let folder = images.path().join(number.to_string());
+            if !mount(&images.path().join(format!("{number}.image")), &folder) {
+                return Ok(None);
+            }
+            disks.folders.push(folder);
+        }
+        disks._images = Some(images);
+        Ok(Some(disks))
     }
 }
 

@@ -4,8 +4,7 @@
 //! a shell would do by hand: ten `ssh host 'cat > f && sha256sum -c && tar x && …'` at once. The floor of small steps
 //! is the same number of bare commands over one open connection each. The peer is ansible-core, tuned.
 //!
-//! `--quick` measures less, `--no-peer` leaves the peer out, `--one` takes one target. Targets have a disk each;
-//! `--memory` gives them none, `--shared-disk` puts them all on the server's.
+//! `--quick` measures less, `--no-peer` leaves the peer out, `--one` takes one target; see `disks` for where they are.
 
 mod ansible;
 mod disks;
@@ -17,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ansible::Ansible;
-use disks::{Disks, Place};
+use disks::Disks;
 use server::{Bench, archive};
 use windlass_engine::EngineConfig;
 use windlass_tests::sshd::{Options, Sshd};
@@ -31,12 +30,7 @@ fn main() -> Anything<()> {
     let (mebibytes, steps) = if given("--quick") { (5, 20) } else { (50, 100) };
     let count = if given("--one") { 1 } else { 10 };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let place = match (given("--memory"), given("--shared-disk")) {
-        (true, _) => Place::Memory,
-        (_, true) => Place::Shared,
-        _ => Place::Own,
-    };
-    let disks = Disks::new(place, count)?;
+    let disks = Disks::new(count)?;
     let on = |folder: &PathBuf| Sshd::start_with(Options { inside: Some(folder.clone()), ..Default::default() });
     let targets = disks.folders.iter().map(on).collect::<Result<Vec<_>, _>>()?;
     let folder = tempfile::tempdir()?;

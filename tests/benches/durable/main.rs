@@ -7,15 +7,18 @@
 
 mod journal;
 
+#[path = "../deploy/disks.rs"]
+mod disks;
 #[path = "../deploy/server.rs"]
 mod server;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use disks::Disks;
 use server::{Bench, archive};
 use windlass_engine::EngineConfig;
 use windlass_store::MemoryStore;
-use windlass_tests::sshd::Sshd;
+use windlass_tests::sshd::{Options, Sshd};
 
 /// What durability may take of a deployment.
 const GOAL: f64 = 0.05;
@@ -32,7 +35,10 @@ fn main() -> Anything<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     runtime.block_on(journal::measure(folder.path(), quick))?;
 
-    let targets = (0..TARGETS).map(|_| Sshd::start()).collect::<Result<Vec<_>, _>>()?;
+    let disks = Disks::new(TARGETS)?;
+    println!("deployments to {TARGETS} targets, which have {}", disks.name);
+    let on = |folder: &PathBuf| Sshd::start_with(Options { inside: Some(folder.clone()), ..Default::default() });
+    let targets = disks.folders.iter().map(on).collect::<Result<Vec<_>, _>>()?;
     let big = archive(folder.path(), MEBIBYTES)?;
     let place = |name: &str| EngineConfig::new(folder.path().join(name));
     let memory = EngineConfig { store: Some(Arc::new(MemoryStore::new())), ..place("memory") };
@@ -56,6 +62,7 @@ fn main() -> Anything<()> {
         real.engine.close().await;
         memory.engine.close().await;
     });
+    drop((targets, disks));
     Ok(())
 }
 
@@ -65,7 +72,11 @@ fn report(what: &str, durable: &[Duration], plain: &[Duration]) {
         let all: Vec<_> = times.iter().map(|time| format!("{:.2}", time.as_secs_f64())).collect();
         println!("  {name:<10} {:>7.3} s   ({} s)", median(times).as_secs_f64(), all.join(", "));
     }
-    let share = 1.0 - median(plain).as_secs_f64() / median(durable).as_secs_f64().max(1e-9);
+    // Pair by pair: what slows the machine down for a while then slows both.
+    let mut shares: Vec<_> =
+        durable.iter().zip(plain).map(|(d, p)| 1.0 - p.as_secs_f64() / d.as_secs_f64().max(1e-9)).collect();
+    shares.sort_by(f64::total_cmp);
+    let share = shares.get(shares.len() / 2).copied().unwrap_or_default();
     let verdict = if share <= GOAL { "met" } else { "NOT met" };
     println!("  durability takes {:.1} % of it (goal: at most {:.0} %, {verdict})", share * 100.0, GOAL * 100.0);
 }
