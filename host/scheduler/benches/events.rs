@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p windlass-scheduler` prints events a second with 1,000 running tasks of 20 steps on 20 machines
 //! each, what one event costs beside 100, 10,000 and 100,000 queued tasks, how long a forecast of 50 steps on 200
-//! machines takes, and what is left in memory of 100,000 finished tasks. It fails when a limit is not kept.
+//! machines takes, and what is left in memory of 100,000 finished tasks, each beside its goal. Words choose parts of it:
+//! `own`, `shared`, `beside`, `plan`, `left`.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a bench fails by panicking")]
 
@@ -17,7 +18,8 @@ use windlass_scheduler::{
     forecast::{Durations, HORIZON, forecast},
 };
 
-/// Time that this thread was on a core: others may use the machine meanwhile.
+/// Time that this thread was on a core: others may use the machine meanwhile. It moves on in steps of some
+/// milliseconds, so it is of use for what takes much longer.
 fn cpu() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let on_core = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
@@ -66,7 +68,8 @@ fn throughput(shared: bool) -> (usize, Duration) {
     (at, took)
 }
 
-/// What one task's queueing, start, run and end cost beside so many queued ones.
+/// What queueing a task and cancelling it cost beside so many queued ones: the middle one of many short spans, since
+/// only few of them are broken by others that use the machine.
 fn beside(waiting: u64) -> Duration {
     let mut state = State::new(Settings::for_cores(2));
     let mut runs = Vec::new();
@@ -75,16 +78,23 @@ fn beside(waiting: u64) -> Duration {
         let tag = if task % 2 == 0 { "p0/test".to_owned() } else { format!("p{task}/test") };
         started(&state.next(1, Event::TaskQueued { task: TaskId(task), plan: plan(&tag, "q", 1, 1) }), &mut runs);
     }
-    let rounds = 20_000;
-    let plans: Vec<_> = (0..rounds).map(|n| plan(&format!("u{n}/test"), &format!("u{}", n % 100), 1, 1)).collect();
-    let start = cpu();
-    for (n, mut plan) in plans.into_iter().enumerate() {
-        plan.priority = 1;
-        let task = TaskId(waiting + 1 + n as u64);
-        black_box(state.next(1, Event::TaskQueued { task, plan }));
-        black_box(state.next(1, Event::TaskCancelled { task }));
+    let (spans, rounds) = (101, 200);
+    let mut took = Vec::with_capacity(spans);
+    let mut plans = (0..spans * rounds).map(|n| plan(&format!("u{n}/test"), &format!("u{}", n % 100), 1, 1));
+    let mut task = TaskId(waiting);
+    for _ in 0..spans {
+        let plans: Vec<_> = plans.by_ref().take(rounds).collect();
+        let start = Instant::now();
+        for mut plan in plans {
+            plan.priority = 1;
+            task = TaskId(task.0 + 1);
+            black_box(state.next(1, Event::TaskQueued { task, plan }));
+            black_box(state.next(1, Event::TaskCancelled { task }));
+        }
+        took.push(start.elapsed());
     }
-    (cpu() - start) / (2 * rounds as u32)
+    took.sort_unstable();
+    took[spans / 2] / (2 * rounds as u32)
 }
 
 struct Fixed;
@@ -128,30 +138,59 @@ fn leftovers() -> (usize, usize) {
     (state.tasks().count(), state.locks().len())
 }
 
-fn main() {
-    for shared in [false, true] {
-        let best = (0..3).map(|_| throughput(shared)).min_by_key(|(_, took)| *took).expect("three tries");
-        let rate = best.0 as f64 / best.1.as_secs_f64();
-        let what = if shared { "50 tasks on each machine" } else { "machines of their own" };
-        println!("1,000 running tasks, 20 steps x 20 machines, {what}: {rate:.0} events/s");
-        assert!(shared || rate >= 500_000.0, "fewer than 500,000 events a second");
+/// What is within its limit, and what is not, said beside each figure: a bench measures and never judges by failing.
+fn verdict(keeps: bool) -> &'static str {
+    if keeps { "kept" } else { "MISSED" }
+}
+
+fn rates(shared: bool) {
+    let best = (0..3).map(|_| throughput(shared)).min_by_key(|(_, took)| *took).expect("three tries");
+    let rate = best.0 as f64 / best.1.as_secs_f64();
+    let what = if shared { "50 tasks on each machine" } else { "machines of their own" };
+    let goal = verdict(rate >= 500_000.0);
+    println!("1,000 running tasks, 20 steps x 20 machines, {what}: {rate:.0} events/s (goal 500,000: {goal})");
+}
+
+fn queues() {
+    let waiting = [100, 10_000, 100_000];
+    let mut costs = [Duration::MAX; 3];
+    // Round by round, so that a noisy moment meets all alike.
+    for _ in 0..3 {
+        for (cost, waiting) in costs.iter_mut().zip(waiting) {
+            *cost = beside(waiting).min(*cost);
+        }
     }
-    let costs: Vec<_> = [100, 10_000, 100_000]
-        .map(|waiting| {
-            let cost = (0..3).map(|_| beside(waiting)).min().expect("three tries");
-            println!("one event beside {waiting} queued tasks: {} ns", cost.as_nanos());
-            cost
-        })
-        .to_vec();
-    for pair in costs.windows(2) {
+    for (waiting, cost) in waiting.iter().zip(costs) {
+        println!("one event beside {waiting} queued tasks: {} ns", cost.as_nanos());
+    }
+    for (pair, waiting) in costs.windows(2).zip(waiting.windows(2)) {
         let ratio = pair[1].as_secs_f64() / pair[0].as_secs_f64();
-        println!("ratio: {ratio:.2}");
-        assert!(ratio <= 1.5, "the cost of an event grows with the queue");
+        let goal = verdict(ratio <= 1.5);
+        println!("ratio of {} to {} queued tasks: {ratio:.2} (goal 1.5: {goal})", waiting[1], waiting[0]);
     }
+}
+
+fn plans() {
     let took = (0..3).map(|_| planning()).min().expect("three tries");
-    println!("plan of 50 steps x 200 machines: {} ms", took.as_millis());
-    assert!(took < Duration::from_millis(200));
+    let goal = verdict(took < Duration::from_millis(200));
+    println!("plan of 50 steps x 200 machines: {} ms (goal 200 ms: {goal})", took.as_millis());
+}
+
+fn remains() {
     let (tasks, locks) = leftovers();
-    println!("left of 100,000 finished tasks: {tasks} tasks, {locks} locks");
-    assert_eq!((tasks, locks), (0, 0));
+    let goal = verdict((tasks, locks) == (0, 0));
+    println!("left of 100,000 finished tasks: {tasks} tasks, {locks} locks (goal none: {goal})");
+}
+
+/// A part of the bench, with the word that chooses it.
+type Section = (&'static str, fn());
+
+fn main() {
+    let sections: [Section; 5] =
+        [("own", || rates(false)), ("shared", || rates(true)), ("beside", queues), ("plan", plans), ("left", remains)];
+    let words: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let chosen = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
+    for (_, section) in sections.iter().filter(|(name, _)| chosen(name)) {
+        section();
+    }
 }

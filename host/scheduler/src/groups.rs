@@ -156,7 +156,8 @@ impl Turn<'_> {
         let places = plan.steps.get(lead as usize).map_or(0, StepPlan::runs);
         for step in lead..end {
             if let Some(progress) = task.progress.steps.get_mut(step as usize) {
-                progress.runs = vec![RunProgress::pending(); places];
+                progress.runs = std::mem::take(&mut task.spare);
+                progress.runs.resize_with(places, RunProgress::pending);
             }
         }
         self.step_starts(id, lead);

@@ -8,8 +8,13 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
+use windlass_model::TaskId;
+
 /// A map that is never walked where order matters.
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
+
+/// A map by the number of a task. Numbers are given in order, so what belongs to neighbours lies side by side.
+pub(crate) type ByTask<V> = HashMap<TaskId, V, BuildHasherDefault<InOrder>>;
 
 /// Multiply and rotate, one word at a time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,8 +36,8 @@ impl Hasher for Mix {
         for word in words {
             self.word(u64::from_le_bytes(*word));
         }
-        for byte in rest {
-            self.word(u64::from(*byte));
+        if !rest.is_empty() {
+            self.word(rest.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)));
         }
     }
     fn write_u8(&mut self, n: u8) {
@@ -46,5 +51,26 @@ impl Hasher for Mix {
     }
     fn write_usize(&mut self, n: usize) {
         self.word(n as u64);
+    }
+}
+
+/// The number itself as place in the table. The bits that tell those of one place apart are mixed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct InOrder(Mix);
+
+/// The bits of a hash from which a table takes the place.
+const PLACE: u64 = (1 << 57) - 1;
+
+impl Hasher for InOrder {
+    fn finish(&self) -> u64 {
+        self.0.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+    fn write_u64(&mut self, n: u64) {
+        let mut mixed = self.0;
+        mixed.word(n);
+        self.0 = Mix((mixed.0 & !PLACE) | (n & PLACE));
     }
 }

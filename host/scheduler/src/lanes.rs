@@ -166,8 +166,12 @@ impl Turn<'_> {
         }
         let end = task.plan.unit_end(lead);
         for step in lead..end {
-            if let Some(progress) = self.task(id).and_then(|task| task.progress.steps.get_mut(step as usize)) {
-                progress.runs = Vec::new();
+            let Some(task) = self.task(id) else {
+                return;
+            };
+            if let Some(progress) = task.progress.steps.get_mut(step as usize) {
+                task.spare = std::mem::take(&mut progress.runs);
+                task.spare.clear();
                 progress.settled = 0;
             }
         }

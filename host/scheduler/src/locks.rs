@@ -9,7 +9,11 @@
 //!
 //! The table is an index: it is rebuilt from the progress of the tasks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use windlass_model::{TaskId, manifest::LockMode};
 
@@ -22,11 +26,25 @@ use crate::{
 };
 
 /// Who wants or holds locks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClaimKey {
     /// The run. For a step its place is 0, for a task its step too.
     pub run: RunKey,
     pub part: Part,
+}
+
+/// In as few words as may be: claims are looked up at every turn.
+impl Hash for ClaimKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let RunKey { task, step, place } = self.run;
+        state.write_u64(task.0);
+        state.write_u64((u64::from(step) << 32) | u64::from(place));
+        match self.part {
+            Part::Run => {}
+            Part::Call(number) => state.write_u64(number),
+            other => other.hash(state),
+        }
+    }
 }
 
 impl ClaimKey {
@@ -234,19 +252,27 @@ impl Lock {
         self.has_room(key, need) && self.before(rank, need).is_none()
     }
 
+    /// Whether nobody waits before a place.
+    fn is_front(&self, rank: Rank) -> bool {
+        self.queue.first_key_value().is_none_or(|(first, _)| *first >= rank)
+    }
+
     /// The nearest earlier waiter that must not be passed.
     fn before(&self, rank: Rank, need: Need) -> Option<(Rank, ClaimKey)> {
+        if self.is_front(rank) {
+            return None;
+        }
         let mut earlier = self.queue.range(..rank).rev();
         earlier.find(|(_, (_, other))| other.bars(need)).map(|(rank, (key, _))| (*rank, *key))
     }
 
-    /// The earlier waiters that must not be passed, back to the first that is itself barred by all before it.
-    fn ahead(&self, rank: Rank, need: Need) -> Vec<ClaimKey> {
+    /// The earlier waiters that must not be passed, back to the first that stays and is itself barred by all before it.
+    fn ahead(&self, rank: Rank, need: Need, leaves: impl Fn(ClaimKey) -> bool) -> Vec<ClaimKey> {
         let mut ahead = Vec::new();
         for (_, (key, other)) in self.queue.range(..rank).rev() {
             if other.bars(need) {
                 ahead.push(*key);
-                if other.mode == LockMode::Exclusive || other.of > 0 {
+                if (other.mode == LockMode::Exclusive || other.of > 0) && !leaves(*key) {
                     break;
                 }
             }
@@ -258,17 +284,28 @@ impl Lock {
     fn front(&self) -> impl Iterator<Item = ClaimKey> {
         until_bar(self.queue.iter())
     }
+
+    /// Those of the front that this lock would admit.
+    fn admitted(&self) -> impl Iterator<Item = ClaimKey> {
+        let queue = up_to_bar(self.queue.iter());
+        queue.filter(|(rank, (key, need))| self.admits(**rank, *key, *need)).map(|(_, (key, _))| *key)
+    }
 }
 
-fn until_bar<'a>(queue: impl Iterator<Item = (&'a Rank, &'a (ClaimKey, Need))>) -> impl Iterator<Item = ClaimKey> {
-    let mut ended = false;
-    queue
-        .take_while(move |(_, (_, need))| {
-            let bars = need.mode == LockMode::Exclusive || need.of > 0;
-            !std::mem::replace(&mut ended, bars)
-        })
-        .map(|(_, (key, _))| *key)
+fn until_bar<'a>(queue: impl Iterator<Item = Waiter<'a>>) -> impl Iterator<Item = ClaimKey> {
+    up_to_bar(queue).map(|(_, (key, _))| *key)
 }
+
+fn up_to_bar<'a>(queue: impl Iterator<Item = Waiter<'a>>) -> impl Iterator<Item = Waiter<'a>> {
+    let mut ended = false;
+    queue.take_while(move |(_, (_, need))| {
+        let bars = need.mode == LockMode::Exclusive || need.of > 0;
+        !std::mem::replace(&mut ended, bars)
+    })
+}
+
+/// A place in a queue, and who is there.
+type Waiter<'a> = (&'a Rank, &'a (ClaimKey, Need));
 
 mod ask;
 mod look;

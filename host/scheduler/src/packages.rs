@@ -40,7 +40,7 @@ impl Turn<'_> {
     /// Gives the free places of the acquisition window to the machines whose turn it is.
     pub fn fill_acquisitions(&mut self, id: TaskId) {
         let wants = |task: &Task| matches!(&task.progress.packages, Packages::Acquiring(acquiring) if !acquiring.todo.is_empty() && acquiring.stopping.is_none());
-        if !self.state.tasks.get(&id).is_some_and(wants) || !self.seat(id) {
+        if !self.state.tasks.get(&id).is_some_and(|task| wants(task)) || !self.seat(id) {
             return;
         }
         let Some(task) = self.state.tasks.get_mut(&id) else {

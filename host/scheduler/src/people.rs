@@ -245,7 +245,7 @@ impl Turn<'_> {
             },
             Subject::Task(task) => {
                 let queued = |task: &crate::state::Task| task.progress.state == windlass_model::TaskState::Queued;
-                if self.state.tasks.get(&task).is_some_and(queued) {
+                if self.state.tasks.get(&task).is_some_and(|task| queued(task)) {
                     self.end_queued(task, windlass_model::TaskState::Failed, error);
                 }
             }

@@ -7,6 +7,7 @@
 //! logarithm of the queue's length. The queue is an index: it is rebuilt from the tasks.
 
 mod look;
+mod tags;
 
 use std::{
     cmp::Reverse,
@@ -17,11 +18,12 @@ use std::{
 use windlass_model::TaskId;
 
 use crate::{
-    hash::Map,
+    hash::{ByTask, Map},
     plan::{PlanKind, Settings},
 };
 
 pub(crate) use look::QueueBlocker;
+use tags::{Tag, TagId};
 
 /// Place of a task in the order: who wants to go on first, then who was moved to the top, then by priority,
 /// then in the order of queueing.
@@ -50,18 +52,10 @@ struct Pool {
     seated: BTreeSet<TaskId>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Tag {
-    holder: Option<TaskId>,
-    waiting: BTreeSet<Place>,
-    /// Waiting tasks that others wait for, or that have started.
-    keen: u32,
-}
-
 #[derive(Debug, Clone)]
 struct Entry {
     kind: PlanKind,
-    tag: Option<Arc<str>>,
+    tag: Option<TagId>,
     /// Set while it waits for its turn.
     place: Option<Place>,
     tagged: bool,
@@ -71,8 +65,11 @@ struct Entry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Queue {
     pools: BTreeMap<PlanKind, Pool>,
-    tags: Map<Arc<str>, Tag>,
-    entries: Map<TaskId, Entry>,
+    tags: Vec<Tag>,
+    names: Map<Arc<str>, TagId>,
+    /// Places in the table of tags that are free.
+    free: Vec<TagId>,
+    entries: ByTask<Entry>,
     /// Waiting tasks whose blocker may be another one now.
     touched: Vec<TaskId>,
 }
@@ -80,8 +77,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// Makes a task known.
     pub fn add(&mut self, task: TaskId, kind: PlanKind, tag: Option<&str>) {
-        let tag =
-            tag.map(|tag| self.tags.get_key_value(tag).map_or_else(|| Arc::from(tag), |(name, _)| Arc::clone(name)));
+        let tag = tag.map(|tag| self.tag_id(tag));
         self.entries.insert(task, Entry { kind, tag, place: None, tagged: false, awaited: false });
     }
 
@@ -94,9 +90,11 @@ impl Queue {
         if seated {
             self.pools.entry(entry.kind).or_default().seated.insert(task);
         }
-        if let Some(tag) = entry.tag.clone().filter(|_| tagged) {
-            self.withdraw_first(&tag);
-            self.tags.entry(tag).or_default().holder = Some(task);
+        if let Some(id) = entry.tag.filter(|_| tagged) {
+            self.withdraw_first(id);
+            if let Some(tag) = self.tag_mut(id) {
+                tag.holder = Some(task);
+            }
         }
     }
 
@@ -109,15 +107,16 @@ impl Queue {
         entry.place = Some(place);
         let (kind, keen) = (entry.kind, entry.awaited || !place.fresh);
         self.touched.push(task);
-        match entry.tag.clone().filter(|_| !entry.tagged) {
+        match entry.tag.filter(|_| !entry.tagged) {
             None => self.offer(place, kind),
-            Some(tag) => {
-                self.withdraw_first(&tag);
-                let waiters = self.tags.entry(Arc::clone(&tag)).or_default();
-                waiters.waiting.insert(place);
-                waiters.keen += u32::from(keen);
-                self.touch_after(&tag, place);
-                self.offer_first(&tag);
+            Some(id) => {
+                self.withdraw_first(id);
+                if let Some(tag) = self.tag_mut(id) {
+                    tag.waiting.insert(place);
+                    tag.keen += u32::from(keen);
+                }
+                self.touch_after(id, place);
+                self.offer_first(id);
             }
         }
     }
@@ -131,16 +130,16 @@ impl Queue {
         let Some(place) = entry.place.take() else {
             return;
         };
-        let tag = entry.tag.clone();
+        let tag = entry.tag;
         self.withdraw(place, kind);
-        if let Some(tag) = tag {
-            self.touch_after(&tag, place);
-            if let Some(waiters) = self.tags.get_mut(&tag)
-                && waiters.waiting.remove(&place)
+        if let Some(id) = tag {
+            self.touch_after(id, place);
+            if let Some(tag) = self.tag_mut(id)
+                && tag.waiting.remove(&place)
             {
-                waiters.keen -= u32::from(keen || !place.fresh);
+                tag.keen -= u32::from(keen || !place.fresh);
             }
-            self.offer_first(&tag);
+            self.offer_first(id);
         }
     }
 
@@ -156,7 +155,7 @@ impl Queue {
         self.touched.extend(pool.candidates.first().map(|next| next.task));
         let entry = self.entries.get_mut(&task)?;
         entry.place = None;
-        if let Some(tag) = entry.tag.as_ref().and_then(|tag| self.tags.get_mut(tag))
+        if let Some(tag) = entry.tag.and_then(|tag| self.tags.get_mut(tag as usize))
             && !entry.tagged
         {
             if tag.waiting.remove(&place) {
@@ -185,14 +184,13 @@ impl Queue {
             return;
         };
         entry.tagged = false;
-        let Some(name) = entry.tag.clone() else {
+        let Some(id) = entry.tag else {
             return;
         };
-        if let Some(tag) = self.tags.get_mut(&name) {
+        if let Some(tag) = self.tag_mut(id) {
             tag.holder = tag.holder.filter(|holder| *holder != task);
         }
-        self.offer_first(&name);
-        self.forget(&name);
+        self.offer_first(id);
     }
 
     /// Forgets a task.
@@ -200,14 +198,8 @@ impl Queue {
         self.leave(task);
         self.unseat(task);
         self.free_tag(task);
-        if let Some(name) = self.entries.remove(&task).and_then(|entry| entry.tag) {
-            self.forget(&name);
-        }
-    }
-
-    fn forget(&mut self, name: &Arc<str>) {
-        if self.tags.get(name).is_some_and(|tag| tag.holder.is_none() && tag.waiting.is_empty()) {
-            self.tags.remove(name);
+        if let Some(id) = self.entries.remove(&task).and_then(|entry| entry.tag) {
+            self.one_less(id);
         }
     }
 
@@ -220,7 +212,7 @@ impl Queue {
         let Some(place) = entry.place.filter(|place| place.fresh && !entry.tagged) else {
             return;
         };
-        if let Some(tag) = entry.tag.as_ref().and_then(|tag| self.tags.get_mut(tag))
+        if let Some(tag) = entry.tag.and_then(|tag| self.tags.get_mut(tag as usize))
             && tag.waiting.contains(&place)
         {
             tag.keen = if awaited { tag.keen + 1 } else { tag.keen - 1 };
@@ -229,8 +221,8 @@ impl Queue {
 
     /// What a task does changed: whoever waits for its tag says so.
     pub fn activity_changed(&mut self, holder: TaskId) {
-        let tag = self.entries.get(&holder).filter(|entry| entry.tagged).and_then(|entry| entry.tag.as_ref());
-        let first = tag.and_then(|tag| self.tags.get(tag)).and_then(|tag| tag.waiting.first());
+        let tag = self.entries.get(&holder).filter(|entry| entry.tagged).and_then(|entry| entry.tag);
+        let first = tag.and_then(|tag| self.tag(tag)).and_then(|tag| tag.waiting.first());
         self.touched.extend(first.map(|first| first.task));
     }
 
@@ -241,8 +233,8 @@ impl Queue {
     }
 
     /// Waiting tasks whose blocker may be another one than at the last call.
-    pub fn take_touched(&mut self) -> Vec<TaskId> {
-        std::mem::take(&mut self.touched)
+    pub fn take_touched(&mut self) -> impl Iterator<Item = TaskId> {
+        self.touched.drain(..)
     }
 
     fn offer(&mut self, place: Place, kind: PlanKind) {
@@ -267,8 +259,8 @@ impl Queue {
     }
 
     /// Makes the first waiter of a free tag a candidate.
-    fn offer_first(&mut self, name: &str) {
-        let Some(tag) = self.tags.get(name) else {
+    fn offer_first(&mut self, id: TagId) {
+        let Some(tag) = self.tag(id) else {
             return;
         };
         let Some(place) = tag.waiting.first().copied() else {
@@ -282,8 +274,8 @@ impl Queue {
     }
 
     /// Takes the first waiter of a tag out of the candidates: another may come before it.
-    fn withdraw_first(&mut self, name: &str) {
-        let first = self.tags.get(name).and_then(|tag| tag.waiting.first().copied());
+    fn withdraw_first(&mut self, id: TagId) {
+        let first = self.tag(id).and_then(|tag| tag.waiting.first().copied());
         let Some(place) = first else {
             return;
         };
@@ -292,8 +284,8 @@ impl Queue {
         }
     }
 
-    fn touch_after(&mut self, name: &str, place: Place) {
-        let after = self.tags.get(name).and_then(|tag| {
+    fn touch_after(&mut self, id: TagId, place: Place) {
+        let after = self.tag(id).and_then(|tag| {
             let range = (std::ops::Bound::Excluded(place), std::ops::Bound::Unbounded);
             tag.waiting.range(range).next()
         });

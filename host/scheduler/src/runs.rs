@@ -71,13 +71,16 @@ impl Turn<'_> {
             return;
         };
         let until = now.saturating_add(task.plan.lock_wait_ms.unwrap_or(default));
-        let wants = task.wants(key);
+        let wants = &mut self.lists.wants;
+        task.add_wants(key, wants);
         let Some(run) = task.run_mut(key) else {
-            return;
+            return wants.clear();
         };
         run.phase = Phase::Locks(until);
         let claim = ClaimKey::run(key);
-        if self.state.locks.ask(claim, &wants, run.ticket, 0) {
+        let free = self.state.locks.ask(claim, wants, run.ticket, 0);
+        wants.clear();
+        if free {
             self.granted([claim]);
         } else {
             self.state.timers.set(until, Timer::Run(key));

@@ -116,7 +116,7 @@ impl State {
         state.pools = snapshot.pools;
         let ids: Vec<_> = snapshot.tasks.keys().copied().collect();
         for (id, record) in snapshot.tasks {
-            state.tasks.insert(id, Task::new(record.plan, record.progress));
+            state.tasks.insert(id, Box::new(Task::new(record.plan, record.progress)));
         }
         for fence in snapshot.fences {
             let key = ClaimKey { run: fence.run, part: Part::Fence(fence.number) };
@@ -135,8 +135,8 @@ impl State {
         for odd in snapshot.ranks {
             state.locks.set_rank(ClaimKey { run: odd.run, part: odd.part }, &odd.resource, odd.rank);
         }
-        state.queue.take_touched();
-        state.locks.take_touched();
+        drop(state.queue.take_touched());
+        drop(state.locks.take_touched());
         state.drop_stale_timers();
         Ok(state)
     }

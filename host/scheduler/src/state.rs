@@ -3,27 +3,30 @@
 //! This file owns the tables and looking at them. What happens when lives in [`turn`](crate::turn) and the
 //! files beside it, storing and restoring in [`snapshot`](crate::snapshot).
 
+mod task;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
-use windlass_model::{MachineName, PoolName, RunId, TaskId, manifest::LockScope, task::Reason};
+use windlass_model::{MachineName, PoolName, RunId, TaskId, task::Reason};
 
 use crate::{
     decision::Decision,
     event::{Event, RunKey, Subject},
-    hash::Map,
+    hash::{ByTask, Map},
     locks::{LockView, Locks},
     plan::{PlanKind, Settings, TaskPlan},
-    progress::{Packages, Progress, RunProgress, StepProgress},
+    progress::{Progress, RunProgress},
     queue::Queue,
-    resource::Resource,
-    step::{StepPlan, Want},
+    step::Want,
     timers::Timers,
-    turn::Turn,
+    turn::{Lists, Turn},
 };
+
+pub(crate) use task::Task;
 
 /// Counters that only grow. Tokens and numbers of questions must never be given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -73,7 +76,8 @@ pub struct Pool {
 pub struct State {
     pub(crate) settings: Settings,
     pub(crate) counters: Counters,
-    pub(crate) tasks: Map<TaskId, Task>,
+    /// Each on its own: the table stays small, and a queued task costs what it holds.
+    pub(crate) tasks: ByTask<Box<Task>>,
     pub(crate) queue: Queue,
     pub(crate) locks: Locks,
     pub(crate) timers: Timers,
@@ -88,22 +92,9 @@ pub struct State {
     /// What people are asked about deadlocks, and of which task.
     pub(crate) asked_deadlocks: BTreeSet<(TaskId, u64)>,
     /// Runs that wait for the end of a task.
-    pub(crate) awaiters: Map<TaskId, BTreeSet<RunKey>>,
-}
-
-/// A task and what is indexed about it.
-#[derive(Debug, Clone)]
-pub(crate) struct Task {
-    pub plan: Arc<TaskPlan>,
-    pub progress: Progress,
-    /// Runs that have had their turn and are not over, as (step, place).
-    pub open: BTreeSet<(u32, u32)>,
-    /// Runs that run and wait for nothing.
-    pub working: u32,
-    /// Tasks that its runs queued, and that end with it.
-    pub children: BTreeSet<TaskId>,
-    /// The locks of its machines, by name.
-    pub machines: Map<MachineName, Resource>,
+    pub(crate) awaiters: ByTask<BTreeSet<RunKey>>,
+    /// What a turn works off: empty between turns, and kept so that none has to make them anew.
+    pub(crate) lists: Lists,
 }
 
 impl State {
@@ -113,7 +104,7 @@ impl State {
         Self {
             settings,
             counters: Counters::default(),
-            tasks: Map::default(),
+            tasks: ByTask::default(),
             queue: Queue::default(),
             locks: Locks::default(),
             timers: Timers::default(),
@@ -123,7 +114,8 @@ impl State {
             leases: BTreeMap::new(),
             superseding: Map::default(),
             asked_deadlocks: BTreeSet::new(),
-            awaiters: Map::default(),
+            awaiters: ByTask::default(),
+            lists: Lists::default(),
         }
     }
 
@@ -255,93 +247,4 @@ impl State {
     pub(crate) fn run(&self, key: RunKey) -> Option<&RunProgress> {
         self.tasks.get(&key.task)?.run(key)
     }
-}
-
-impl Task {
-    pub fn new(plan: Arc<TaskPlan>, progress: Progress) -> Self {
-        let (open, children, machines) = (BTreeSet::new(), BTreeSet::new(), Map::default());
-        Self { plan, progress, open, working: 0, children, machines }
-    }
-
-    pub fn step(&self, step: u32) -> Option<&StepProgress> {
-        self.progress.steps.get(step as usize)
-    }
-
-    pub fn run(&self, run: RunKey) -> Option<&RunProgress> {
-        self.step(run.step)?.runs.get(run.place as usize)
-    }
-
-    pub fn run_mut(&mut self, run: RunKey) -> Option<&mut RunProgress> {
-        let step = self.progress.steps.get_mut(run.step as usize)?;
-        step.runs.get_mut(run.place as usize)
-    }
-
-    pub fn step_plan(&self, step: u32) -> Option<&StepPlan> {
-        self.plan.steps.get(step as usize)
-    }
-
-    /// The machine of a run: of its plan, or the worker that was chosen.
-    pub fn machine(&self, run: RunKey) -> Option<&MachineName> {
-        let plan = self.step_plan(run.step)?;
-        plan.machine(run.place as usize).or_else(|| self.run(run)?.worker.as_ref())
-    }
-
-    /// Its runs that were started and are not over.
-    pub fn running(&self, id: TaskId) -> impl Iterator<Item = RunKey> + Clone {
-        let open = self.open.iter().map(move |(step, place)| RunKey { task: id, step: *step, place: *place });
-        open.filter(|key| self.run(*key).is_some_and(|run| run.phase == crate::progress::Phase::Running))
-    }
-
-    /// Whether something of it does something.
-    pub fn works(&self) -> bool {
-        let acquires = matches!(&self.progress.packages, Packages::Acquiring(acquiring) if !acquiring.open.is_empty());
-        self.working > 0 || acquires
-    }
-
-    /// Whether it may go on without asking for its tag again.
-    pub fn has_turn(&self) -> bool {
-        self.progress.tagged || self.plan.concurrency_tag.is_none()
-    }
-
-    /// What a run must hold, each resource once.
-    pub fn wants(&mut self, key: RunKey) -> Vec<Want> {
-        let plan = Arc::clone(&self.plan);
-        let Some(step) = plan.steps.get(key.step as usize) else {
-            return Vec::new();
-        };
-        let worker = self.run(key).and_then(|run| run.worker.clone());
-        let machine = step.machine(key.place as usize).or(worker.as_ref());
-        let mut wants = Vec::with_capacity(1);
-        if let Some(machine) = machine {
-            let whole = match self.machines.get(machine) {
-                Some(known) => known.clone(),
-                None => self.machines.entry(machine.clone()).or_insert_with(|| Resource::machine(machine)).clone(),
-            };
-            wants.push(Want::plain(whole, step.machine_mode(), step.hold));
-            if let Some(lease_cap @ 1..) = self.run(key).and_then(|run| run.lease) {
-                let mode = windlass_model::manifest::LockMode::Shared;
-                wants.push(Want { of: lease_cap, ..Want::plain(Resource::lease(machine), mode, LockScope::Call) });
-            }
-        }
-        wants.extend(step.needs().iter().map(|need| Want::from_need(machine, need)));
-        if wants.len() > 1 {
-            merge(&mut wants);
-        }
-        wants
-    }
-}
-
-/// Of several wishes for one resource the strongest stays.
-fn merge(wants: &mut Vec<Want>) {
-    wants.sort();
-    wants.dedup_by(|later, first| {
-        let same = later.resource == first.resource;
-        if same {
-            first.mode = first.mode.min(later.mode);
-            first.scope = first.scope.max(later.scope);
-            first.units = first.units.max(later.units);
-            first.of = if first.of == 0 || later.of == 0 { first.of.max(later.of) } else { first.of.min(later.of) };
-        }
-        same
-    });
 }

@@ -44,7 +44,7 @@ impl Turn<'_> {
         let place = Place::queued(id, progress.top, plan.priority, ticket);
         self.state.queue.add(id, plan.kind, plan.concurrency_tag.as_deref());
         let parent = plan.parent;
-        self.state.tasks.insert(id, Task::new(plan.into(), progress));
+        self.state.tasks.insert(id, Box::new(Task::new(plan.into(), progress)));
         if scheduled {
             self.touch(Subject::Task(id));
         } else {

@@ -18,6 +18,7 @@ use crate::{
     progress::{Packages, Told},
     reasons,
     state::{State, Task},
+    step::Want,
     timers::Timer,
 };
 
@@ -25,6 +26,12 @@ pub(crate) struct Turn<'a> {
     pub state: &'a mut State,
     pub now: u64,
     out: Vec<Decision>,
+    pub lists: Lists,
+}
+
+/// What is left to do in a turn.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lists {
     /// Claims that hold their locks and have not been told.
     granted: VecDeque<ClaimKey>,
     /// Tasks that may be able to go on.
@@ -35,21 +42,15 @@ pub(crate) struct Turn<'a> {
     suspects: Vec<Node>,
     /// What waits and may do so for another reason now.
     touched: Vec<Subject>,
+    /// What one run wants, while it asks for it.
+    pub wants: Vec<Want>,
 }
 
 impl<'a> Turn<'a> {
     pub fn new(state: &'a mut State) -> Self {
         let now = state.counters.now_ms;
-        Self {
-            state,
-            now,
-            out: Vec::new(),
-            granted: VecDeque::new(),
-            ready: BTreeSet::new(),
-            idle: BTreeSet::new(),
-            suspects: Vec::new(),
-            touched: Vec::new(),
-        }
+        let lists = std::mem::take(&mut state.lists);
+        Self { state, now, out: Vec::with_capacity(4), lists }
     }
 
     pub fn take(mut self, event: Event) -> Vec<Decision> {
@@ -77,20 +78,21 @@ impl<'a> Turn<'a> {
         self.settle();
         self.fire_timers();
         self.tell_reasons();
+        self.state.lists = self.lists;
         self.out
     }
 
     fn settle(&mut self) {
         loop {
-            if let Some(claim) = self.granted.pop_front() {
+            if let Some(claim) = self.lists.granted.pop_front() {
                 self.claim_granted(claim);
-            } else if let Some(task) = self.ready.pop_first() {
+            } else if let Some(task) = self.lists.ready.pop_first() {
                 self.advance(task);
-            } else if let Some(task) = self.idle.pop_first() {
+            } else if let Some(task) = self.lists.idle.pop_first() {
                 self.rest(task);
             } else if let Some(task) = self.state.queue.admit(&self.state.settings) {
                 self.has_turn(task);
-            } else if let Some(node) = self.suspects.pop() {
+            } else if let Some(node) = self.lists.suspects.pop() {
                 self.break_deadlock(node);
             } else if !self.drop_dissolved() {
                 return;
@@ -127,8 +129,8 @@ impl<'a> Turn<'a> {
         self.state.settings = settings;
         self.state.queue.touch_all();
         for id in self.state.task_ids() {
-            self.ready.insert(id);
-            self.touched.extend(self.state.subjects(id));
+            self.lists.ready.insert(id);
+            self.lists.touched.extend(self.state.subjects(id));
         }
         // Narrower windows may keep machines from going on whose step somebody waits for.
         self.suspect_all();
@@ -136,27 +138,27 @@ impl<'a> Turn<'a> {
 
     /// Takes note of claims that hold what they want now.
     pub fn granted(&mut self, claims: impl IntoIterator<Item = ClaimKey>) {
-        self.granted.extend(claims);
+        self.lists.granted.extend(claims);
     }
 
     /// A task may be able to go on.
     pub fn ready(&mut self, task: TaskId) {
-        self.ready.insert(task);
+        self.lists.ready.insert(task);
     }
 
     /// Something of a task stopped working.
     pub fn idles(&mut self, task: TaskId) {
-        self.idle.insert(task);
+        self.lists.idle.insert(task);
     }
 
     /// A wait, or a lock taken for longer than a run, may have closed a circle.
     pub fn suspect(&mut self, node: Node) {
-        self.suspects.push(node);
+        self.lists.suspects.push(node);
     }
 
     /// The reason of `subject` may be another one now.
     pub fn touch(&mut self, subject: Subject) {
-        self.touched.push(subject);
+        self.lists.touched.push(subject);
     }
 
     pub fn say(&mut self, decision: Decision) {
@@ -173,23 +175,20 @@ impl<'a> Turn<'a> {
     }
 
     pub fn task(&mut self, id: TaskId) -> Option<&mut Task> {
-        self.state.tasks.get_mut(&id)
+        self.state.tasks.get_mut(&id).map(Box::as_mut)
     }
 
     pub fn release(&mut self, claim: ClaimKey) {
-        let granted = self.state.locks.release(claim);
-        self.granted.extend(granted);
+        self.state.locks.release(claim, &mut self.lists.granted);
     }
 
     fn tell_reasons(&mut self) {
-        let queued = self.state.queue.take_touched();
-        self.touched.extend(queued.into_iter().map(Subject::Task));
-        let locks = self.state.locks.take_touched();
-        self.touched.extend(locks.into_iter().map(ClaimKey::subject));
-        let mut touched = std::mem::take(&mut self.touched);
+        let mut touched = std::mem::take(&mut self.lists.touched);
+        touched.extend(self.state.queue.take_touched().map(Subject::Task));
+        touched.extend(self.state.locks.take_touched().map(ClaimKey::subject));
         touched.sort_unstable();
         touched.dedup();
-        for subject in touched {
+        for subject in touched.drain(..) {
             let cause = reasons::cause(self.state, subject);
             let now = self.now;
             let Some(place) = reasons::told_mut(self.state, subject) else {
@@ -199,13 +198,14 @@ impl<'a> Turn<'a> {
                 *place = None;
                 continue;
             };
-            if place.as_ref().is_some_and(|told| told.cause == cause) {
-                continue;
+            match place {
+                Some(told) if told.cause == cause => continue,
+                Some(told) => told.cause = cause.clone(),
+                None => *place = Some(Told { cause: cause.clone(), since_ms: now }),
             }
-            let since_ms = place.as_ref().map_or(now, |told| told.since_ms);
-            *place = Some(Told { cause: cause.clone(), since_ms });
             self.say(Decision::Waiting { subject, cause });
         }
+        self.lists.touched = touched;
     }
 }
 

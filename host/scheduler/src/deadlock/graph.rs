@@ -86,7 +86,7 @@ impl<'a> Graph<'a> {
         let mut graph = Self { state, nodes: vec![start], groups: Vec::new(), index: Map::default(), live: Vec::new() };
         graph.index.insert(start, 0);
         while let Some(node) = graph.nodes.get(graph.groups.len()).copied() {
-            let groups = if spared && is_asked(state, node) { Vec::new() } else { waits(state, node) };
+            let groups = if spared && is_asked(state, node) { Vec::new() } else { waits(state, node, spared) };
             for member in groups.iter().flat_map(|group| &group.members) {
                 let next = graph.nodes.len();
                 if *graph.index.entry(*member).or_insert(next) == next {
@@ -208,12 +208,12 @@ impl<'a> Graph<'a> {
 }
 
 /// What something waits for. Nothing: it ends by itself.
-fn waits(state: &State, node: Node) -> Vec<Group> {
+fn waits(state: &State, node: Node, spared: bool) -> Vec<Group> {
     match node {
         Node::Task(id) => state.tasks.get(&id).map(|task| task_waits(state, id, task)).unwrap_or_default(),
         Node::Step(id, step) => state.tasks.get(&id).map(|task| step_waits(state, id, task, step)).unwrap_or_default(),
-        Node::Run(run) => run_waits(state, run),
-        Node::Call(request) => claim_waits(state, ClaimKey::call(request)),
+        Node::Run(run) => run_waits(state, run, spared),
+        Node::Call(request) => claim_waits(state, ClaimKey::call(request), spared),
     }
 }
 
@@ -259,12 +259,12 @@ fn place_among(members: Vec<Node>, taken: u32, most: u32) -> Option<Group> {
     Some(Group { members, enough: Enough::Count(count as usize), why: Why::Place })
 }
 
-fn run_waits(state: &State, key: RunKey) -> Vec<Group> {
+fn run_waits(state: &State, key: RunKey, spared: bool) -> Vec<Group> {
     let Some(run) = state.run(key) else {
         return Vec::new();
     };
     if matches!(run.phase, Phase::Locks(_)) {
-        return claim_waits(state, ClaimKey::run(key));
+        return claim_waits(state, ClaimKey::run(key), spared);
     }
     if run.phase != Phase::Running || run.stop.is_some() {
         return Vec::new();
@@ -282,9 +282,11 @@ fn run_waits(state: &State, key: RunKey) -> Vec<Group> {
     groups
 }
 
-fn claim_waits(state: &State, key: ClaimKey) -> Vec<Group> {
+/// Whoever is spared leaves the queue without having had its turn: then those before it are in the way themselves.
+fn claim_waits(state: &State, key: ClaimKey, spared: bool) -> Vec<Group> {
     let mut groups = Vec::new();
-    for obstacle in state.locks.obstacles(key) {
+    let leaves = |ahead: ClaimKey| spared && is_asked(state, waiter(ahead));
+    for obstacle in state.locks.obstacles(key, leaves) {
         let why = |behind| Why::Lock { resource: obstacle.resource.clone(), behind };
         let holders = obstacle.each.iter().filter_map(|holder| owner(*holder));
         groups.extend(holders.map(|node| Group::one(node, why(false))));
@@ -292,13 +294,17 @@ fn claim_waits(state: &State, key: ClaimKey) -> Vec<Group> {
             let members = obstacle.units.iter().filter_map(|holder| owner(*holder)).collect();
             groups.push(Group { members, enough: Enough::Room(key), why: why(false) });
         }
-        let ahead = obstacle.behind.iter().map(|ahead| match ahead.part {
-            Part::Call(number) => Node::Call(LockRequest { run: ahead.run, number }),
-            _ => Node::Run(ahead.run),
-        });
-        groups.extend(ahead.map(|node| Group::one(node, why(true))));
+        groups.extend(obstacle.behind.iter().map(|ahead| Group::one(waiter(*ahead), why(true))));
     }
     groups
+}
+
+/// What waits when a claim waits.
+fn waiter(claim: ClaimKey) -> Node {
+    match claim.part {
+        Part::Call(number) => Node::Call(LockRequest { run: claim.run, number }),
+        _ => Node::Run(claim.run),
+    }
 }
 
 /// Whose end gives back what a claim holds. None: no end does.

@@ -1,5 +1,7 @@
 //! Asking for locks, taking them, and giving them back.
 
+use std::collections::VecDeque;
+
 use super::{Claim, ClaimKey, Hold, IDLE, Lock, LockId, Locks, Need, Piece, Rank, until_bar};
 use crate::{resource::Resource, step::Want};
 
@@ -24,8 +26,8 @@ impl Locks {
     }
 
     /// Waiting claims whose blocker may be another one than at the last call.
-    pub fn take_touched(&mut self) -> Vec<ClaimKey> {
-        std::mem::take(&mut self.touched)
+    pub fn take_touched(&mut self) -> impl Iterator<Item = ClaimKey> {
+        self.touched.drain(..)
     }
 
     /// A claim with its place in the order of each of its resources.
@@ -125,8 +127,8 @@ impl Locks {
     }
 
     /// Puts a waiting claim before others in the queues of resources, and grants what that allows.
-    pub fn overtake(&mut self, key: ClaimKey, others: &[(Resource, ClaimKey)]) -> Vec<ClaimKey> {
-        let mut granted = Vec::new();
+    pub fn overtake(&mut self, key: ClaimKey, others: &[(Resource, ClaimKey)]) -> VecDeque<ClaimKey> {
+        let mut granted = VecDeque::new();
         let Some(ticket) = self.claims.get(&key).map(|claim| claim.ticket) else {
             return granted;
         };
@@ -165,8 +167,8 @@ impl Locks {
     }
 
     /// Moves the waiting claims that a new group holder covers to the front of a queue.
-    pub fn prefer_members(&mut self, group: ClaimKey, resource: &Resource) -> Vec<ClaimKey> {
-        let mut granted = Vec::new();
+    pub fn prefer_members(&mut self, group: ClaimKey, resource: &Resource) -> VecDeque<ClaimKey> {
+        let mut granted = VecDeque::new();
         let Some(id) = self.names.get(resource.as_str()).copied() else {
             return granted;
         };
@@ -193,10 +195,9 @@ impl Locks {
     }
 
     /// Gives a claim's locks back, or its places in the queues.
-    pub fn release(&mut self, key: ClaimKey) -> Vec<ClaimKey> {
-        let mut granted = Vec::new();
+    pub fn release(&mut self, key: ClaimKey, granted: &mut VecDeque<ClaimKey>) {
         let Some(claim) = self.claims.remove(&key) else {
-            return granted;
+            return;
         };
         for piece in claim.pieces() {
             let Some(lock) = self.locks.get_mut(piece.lock as usize) else {
@@ -207,21 +208,22 @@ impl Locks {
                 self.touched.extend(until_bar(lock.queue.range(piece.rank..)));
             }
         }
-        let mut locks: Vec<_> = claim.pieces().map(|piece| piece.lock).collect();
-        if locks.len() > 1 {
-            // By name: the numbers of locks are not the same after a restart.
-            locks.sort_by(|a, b| self.lock(*a).map(|lock| &lock.name).cmp(&self.lock(*b).map(|lock| &lock.name)));
+        if claim.rest.is_empty() {
+            self.wake(claim.first.lock, granted);
+            return self.retire(claim.first.lock);
         }
+        let mut locks: Vec<_> = claim.pieces().map(|piece| piece.lock).collect();
+        // By name: the numbers of locks are not the same after a restart.
+        locks.sort_by(|a, b| self.lock(*a).map(|lock| &lock.name).cmp(&self.lock(*b).map(|lock| &lock.name)));
         for lock in locks {
-            self.wake(lock, &mut granted);
+            self.wake(lock, granted);
             self.retire(lock);
         }
-        granted
     }
 
     /// Takes one resource away from a holder.
-    pub fn take_away(&mut self, key: ClaimKey, resource: &Resource) -> Vec<ClaimKey> {
-        let mut granted = Vec::new();
+    pub fn take_away(&mut self, key: ClaimKey, resource: &Resource) -> VecDeque<ClaimKey> {
+        let mut granted = VecDeque::new();
         let Some(id) = self.names.get(resource.as_str()).copied() else {
             return granted;
         };
@@ -244,23 +246,27 @@ impl Locks {
 
     /// Grants what can be granted on a lock, and on those that whoever was granted waited for too: it no longer
     /// bars anybody there.
-    fn wake(&mut self, id: LockId, granted: &mut Vec<ClaimKey>) {
-        let mut locks = vec![id];
+    fn wake(&mut self, id: LockId, granted: &mut VecDeque<ClaimKey>) {
+        let mut more: Vec<LockId> = Vec::new();
         // Each round grants one claim or finishes one lock; a claim adds its own locks once.
-        while let Some(id) = locks.last().copied() {
-            let Some(next) = self.lock(id).and_then(|lock| lock.front().find(|key| self.grantable(*key))) else {
-                locks.pop();
-                if let Some(lock) = self.locks.get(id as usize) {
+        loop {
+            let at = more.last().copied().unwrap_or(id);
+            let admitted = |lock: &Lock| lock.admitted().find(|key| self.grantable(*key));
+            let Some(next) = self.lock(at).and_then(admitted) else {
+                if let Some(lock) = self.locks.get(at as usize) {
                     self.touched.extend(lock.front());
                 }
-                continue;
+                match more.pop() {
+                    Some(_) => continue,
+                    None => return,
+                }
             };
             self.take(next, 0);
-            granted.push(next);
+            granted.push_back(next);
             let others = self.claims.get(&next).into_iter().flat_map(Claim::pieces).map(|piece| piece.lock);
-            let before = locks.len();
-            locks.extend(others.filter(|other| *other != id));
-            if let Some(added) = locks.get_mut(before..).filter(|added| added.len() > 1) {
+            let before = more.len();
+            more.extend(others.filter(|other| *other != at));
+            if let Some(added) = more.get_mut(before..).filter(|added| added.len() > 1) {
                 let names = &self.locks;
                 added.sort_by_key(|id| names.get(*id as usize).map(|lock| &lock.name));
             }
@@ -283,7 +289,7 @@ impl Locks {
         for piece in claim.pieces() {
             if let Some(lock) = self.locks.get_mut(piece.lock as usize) {
                 // Not only the front goes first: those behind the one that leaves have another one ahead now.
-                if lock.queue.remove(&piece.rank).is_some() {
+                if lock.queue.remove(&piece.rank).is_some() && !lock.is_front(piece.rank) {
                     self.touched.extend(until_bar(lock.queue.range(piece.rank..)));
                 }
                 lock.holders.push(Hold { key, need: piece.need, token });

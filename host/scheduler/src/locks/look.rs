@@ -87,12 +87,13 @@ impl Locks {
         })
     }
 
-    /// Everything that keeps a claim waiting.
-    pub fn obstacles(&self, key: ClaimKey) -> Vec<Obstacle<'_>> {
+    /// Everything that keeps a claim waiting. An earlier waiter that `leaves` its queue does not vouch for those
+    /// before it.
+    pub fn obstacles(&self, key: ClaimKey, leaves: impl Fn(ClaimKey) -> bool) -> Vec<Obstacle<'_>> {
         let claim = self.claims.get(&key).filter(|claim| !claim.held);
         let obstacle = |piece: &super::Piece| {
             let lock = self.lock(piece.lock)?;
-            let behind = lock.ahead(piece.rank, piece.need);
+            let behind = lock.ahead(piece.rank, piece.need, &leaves);
             let foreign = |hold: &&Hold| !hold.key.covers(key.run);
             let each: Vec<_> = lock
                 .holders

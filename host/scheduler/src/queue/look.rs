@@ -23,8 +23,8 @@ pub(crate) enum QueueBlocker {
 impl Queue {
     /// Whether somebody waits for a tag that this task holds, and is waited for.
     pub fn is_keen(&self, task: TaskId) -> bool {
-        let tag = self.entries.get(&task).and_then(|entry| entry.tag.as_ref());
-        tag.and_then(|tag| self.tags.get(tag)).is_some_and(|tag| tag.keen > 0)
+        let tag = self.entries.get(&task).and_then(|entry| entry.tag);
+        tag.and_then(|tag| self.tag(tag)).is_some_and(|tag| tag.keen > 0)
     }
 
     /// The tasks that must go out of the way of a waiting one for the tag: its holder, and who is just ahead.
@@ -32,7 +32,7 @@ impl Queue {
         let line = || {
             let entry = self.entries.get(&task)?;
             let place = entry.place.filter(|_| !entry.tagged)?;
-            let tag = self.tags.get(entry.tag.as_ref()?)?;
+            let tag = self.tag(entry.tag?)?;
             Some((tag.holder, tag.waiting.range(..place).next_back().map(|ahead| ahead.task)))
         };
         let (holder, ahead) = line().unwrap_or_default();
@@ -43,7 +43,7 @@ impl Queue {
     pub fn blocker(&self, task: TaskId, settings: &Settings) -> Option<QueueBlocker> {
         let entry = self.entries.get(&task)?;
         let place = entry.place?;
-        if let Some(tag) = entry.tag.as_ref().filter(|_| !entry.tagged).and_then(|tag| self.tags.get(tag)) {
+        if let Some(tag) = entry.tag.filter(|_| !entry.tagged).and_then(|tag| self.tag(tag)) {
             if let Some(ahead) = tag.waiting.range(..place).next_back() {
                 return Some(QueueBlocker::BehindTag { ahead: ahead.task });
             }
@@ -65,7 +65,7 @@ impl Queue {
     pub fn position(&self, task: TaskId) -> Option<u32> {
         let entry = self.entries.get(&task)?;
         let place = entry.place?;
-        let tag = entry.tag.as_ref().filter(|_| !entry.tagged).and_then(|tag| self.tags.get(tag));
+        let tag = entry.tag.filter(|_| !entry.tagged).and_then(|tag| self.tag(tag));
         let line = match tag.filter(|tag| tag.holder.is_some() || tag.waiting.first() != Some(&place)) {
             Some(tag) => &tag.waiting,
             None => &self.pools.get(&entry.kind)?.candidates,
@@ -80,6 +80,6 @@ impl Queue {
 
     /// The task that executes under a tag.
     pub fn holder(&self, tag: &str) -> Option<TaskId> {
-        self.tags.get(tag)?.holder
+        self.tag(*self.names.get(tag)?)?.holder
     }
 }
