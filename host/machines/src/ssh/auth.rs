@@ -108,7 +108,7 @@ impl Login<'_> {
                 machine,
                 reason: format!("logging in took longer than {}", crate::error::seconds(self.limit)),
             },
-            Failure::Ssh(e) if is_of_link(&e) => {
+            Failure::Ssh(e) if is_of_link(&e) || is_unanswered(&e) && self.wire.is_over() => {
                 MachineError::LinkLost { machine, reason: format!("while logging in: {}", e.message()) }
             }
             Failure::Io(e) => MachineError::Unreachable { machine, reason: e.to_string() },
@@ -123,6 +123,12 @@ impl Login<'_> {
             },
         }
     }
+}
+
+/// Whether libssh2 got no answer to a proof: it then says the same as of one that was refused, but in other words.
+fn is_unanswered(error: &Error) -> bool {
+    error.message().starts_with("Waiting for")
+        || !matches!(error.code(), ErrorCode::Session(code) if REFUSED.contains(&code) || OUR_FAULT.contains(&code))
 }
 
 /// Answers every hidden question with the password.
