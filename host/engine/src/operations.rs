@@ -1,8 +1,10 @@
 //! What the API and the CLI can ask of an engine: one method an operation.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::io::AsyncRead;
-use windlass_machines::scan_host_key;
+use windlass_machines::{MachineError, scan_host_key};
 use windlass_model::{
     Connection, Environment, Machine, MachineName, Project, ProjectName, Release, SecretText, TaskId, TokenName,
     replay::ReplayView,
@@ -31,6 +33,8 @@ use crate::{
 
 /// Lines of a log in one answer, at most.
 const MAX_LINES: usize = 2000;
+/// How long a test of a machine may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(60);
 
 /// A package version as lists show it.
 #[must_use]
@@ -183,9 +187,16 @@ impl Engine {
         let record = self.machine(name).await?;
         let endpoint = machines::endpoint(&record.connection)?;
         let failed = |error| EngineError::from(runs::failure(error));
-        let machine = self.services.machines.connect(&endpoint).await.map_err(failed)?;
-        let tested = machine.self_test().await.map_err(failed)?;
-        let facts = machine.facts().await.map_err(failed)?;
+        let reach = async {
+            let machine = self.services.machines.connect(&endpoint).await?;
+            Ok((machine.self_test().await?, machine.facts().await?))
+        };
+        // A link that keeps breaking is tried again for minutes, which is not for a person to wait for.
+        let late = |_| {
+            let reason = format!("it did not hold for as long as this takes, within {} s", CHECK_LIMIT.as_secs());
+            Err(MachineError::LinkLost { machine: endpoint.to_string(), reason })
+        };
+        let (tested, facts) = tokio::time::timeout(CHECK_LIMIT, reach).await.unwrap_or_else(late).map_err(failed)?;
         let mut known = std::collections::BTreeMap::from([
             ("os".to_owned(), facts.os.clone()),
             ("distribution".to_owned(), facts.distribution.clone()),

@@ -28,7 +28,7 @@ use crate::ticket::Ticket;
 
 /// First pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// How long anything but a running command tries to reach a machine that went away.
+/// How long a cancel tries to reach a machine that went away: somebody waits for it.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One machine; get it from [`crate::Machines`].
@@ -271,7 +271,7 @@ impl Machine {
     where
         W: Future<Output = Result<T, MachineError>>,
     {
-        let mut backoff = Backoff::new(FIRST_PAUSE, self.patience().min(CANCEL_PATIENCE));
+        let mut backoff = self.backoff();
         loop {
             let error = match work(self.reached().await?).await {
                 Err(error) if error.is_retryable() => error,
@@ -284,10 +284,10 @@ impl Machine {
         }
     }
 
-    /// The live connection. One that is cut off while it is being made is made again; a machine that cannot be reached
-    /// is told at once.
+    /// The live connection. One that is cut off while it is being made is made again for as long as the machine's limit
+    /// says; a machine that cannot be reached is told at once.
     pub(crate) async fn reached(&self) -> Result<Arc<Connection>, MachineError> {
-        let mut backoff = Backoff::new(FIRST_PAUSE, self.patience().min(CANCEL_PATIENCE));
+        let mut backoff = self.backoff();
         let mut strange = 0;
         loop {
             let error = match self.connection().await {
