@@ -103,3 +103,19 @@ async fn what_was_committed_before_the_server_died_is_not_made_again() -> Anythi
     assert_eq!(tasks.len(), 3, "{tasks:#?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_made_anew_does_not_take_the_results_of_its_predecessor() -> Anything<()> {
+    // Each has a task 1 with the same step on the same machine, which remembers what it ran.
+    let mut targets = vec![windlass_tests::sshd::Sshd::start()?];
+    for servers in 1..=2 {
+        let mut site = Site::with(targets, STEPS).await?;
+        site.release("1.0.0")?;
+        site.server.cli(&["deploy", "shop", "-e", "test", "--version", "1.0.0"])?.good()?;
+        assert_eq!(site.last_task().await?.summary.id.0, 1);
+        targets = std::mem::take(&mut site.targets);
+        let runs = std::fs::read_to_string(targets[0].home().join("runs"))?;
+        assert_eq!(runs, "run\n".repeat(servers), "each ran its own command");
+    }
+    Ok(())
+}

@@ -104,7 +104,7 @@ async fn tickets(services: &Services, run: RunKey, name: &MachineName) -> Result
         let id = RunId::new(run.task, run.step as usize, Some(name), attempt);
         for entry in recorded(services, &id).await? {
             if entry.class == EffectClass::Ticketed && matches!(entry.effect.as_str(), "run" | "start") {
-                let ticket = Ticket::new(format!("{id}.{}", entry.index)).map_err(EngineError::internal)?;
+                let ticket = services.identity.ticket(&id, &entry.index.to_string()).map_err(EngineError::internal)?;
                 tickets.insert(ticket);
             }
         }

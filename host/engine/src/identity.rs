@@ -1,13 +1,16 @@
-//! Who this server is to machines: what tells its locks there from those of other servers, and from its own of a former
-//! life.
+//! Who this server is to machines: what tells its commands and locks there from those of other servers, and its locks
+//! from its own of a former life.
 //!
 //! A machine keeps the highest fencing token it has seen of each resource, for ever. Two servers that work on one
 //! machine count apart, so the resource bears a name that no other server has. A server that was made of a backup
 //! counts from where the backup was, and has to be believed nevertheless: its tokens begin with the number of its life.
+//!
+//! A machine also remembers tickets, and would give a server that was made anew, and counts from one again, the results
+//! of its predecessor. So tickets bear the name too; a server made of a backup has its own commands to find again.
 
 use windlass_effects::Failure;
-use windlass_machines::Fence;
-use windlass_model::manifest::LockMode;
+use windlass_machines::{Fence, MachineError, Ticket};
+use windlass_model::{RunId, manifest::LockMode};
 use windlass_scheduler::Resource;
 use windlass_store::{Batch, Store, StoreError};
 
@@ -15,6 +18,8 @@ use crate::{driver::MachineLock, records::COUNTERS, vault::Vault};
 
 /// Low bits of a token on a machine: the scheduler's own token. Above it is the number of the life.
 const TOKEN_BITS: u32 = 38;
+/// How much of the name is in a ticket, which is part of file names.
+const TICKET_NAME: usize = 12;
 /// Its name among the counters.
 const LIFE: &str = "life";
 
@@ -45,6 +50,15 @@ impl Identity {
             token: (self.life << TOKEN_BITS) | lock.token.min(most),
             exclusive: lock.mode == LockMode::Exclusive,
         }
+    }
+
+    /// The ticket of a call of a run.
+    ///
+    /// # Errors
+    /// When the run's id is too long for one.
+    pub fn ticket(&self, run: &RunId, call: &str) -> Result<Ticket, MachineError> {
+        let name = self.name.get(..TICKET_NAME).unwrap_or_default();
+        Ticket::new(format!("{run}.{call}.{name}"))
     }
 
     /// What is told of a command that its machine refused, because it has seen a later holder of the lock. `home` is

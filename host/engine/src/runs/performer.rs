@@ -117,7 +117,7 @@ impl RunPerformer {
     pub(super) fn ticket(&self, index: u64) -> Result<Ticket, Failure> {
         let tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner).get(&index).copied();
         let more = tries.map(|tries| format!("-{tries}")).unwrap_or_default();
-        Ticket::new(format!("{}.{index}{more}", self.id)).map_err(failure)
+        self.services.identity.ticket(&self.id, &format!("{index}{more}")).map_err(failure)
     }
 
     /// A failure as the guest is told it, unless it is that the machine is away: the run waits for that.
