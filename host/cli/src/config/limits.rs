@@ -57,6 +57,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_tells_the_defaults() {
+        let readme = include_str!("../../../../README.md");
+        let told = readme.split("```toml\n[limits]\n").nth(1).unwrap().split("```").next().unwrap();
+        let limits: Limits = toml::from_str(told).unwrap();
+        let other = Settings {
+            task_cap: 0,
+            script_cap: 0,
+            steps_at_once: 0,
+            targets_at_once: 0,
+            runs_at_once: 0,
+            acquisitions_at_once: 0,
+            lock_wait_ms: 0,
+            pool_wait_ms: 0,
+            grace_ms: 0,
+            kill_ms: 0,
+            ..Settings::for_cores(1)
+        };
+        assert_eq!(limits.over(other), Settings::for_cores(1));
+    }
+
+    #[test]
     fn what_is_not_said_keeps_its_default() {
         let defaults = Settings::for_cores(2);
         assert_eq!(Limits::default().over(defaults.clone()), defaults);
