@@ -36,7 +36,7 @@ _w_home=${_w_home:-$HOME/.windlass}
 _w_runs=$_w_home/runs
 _w_done=$_w_home/done
 _w_fences=$_w_home/fences
-_w_ext= _w_cap=16384 _w_fence= _w_old=
+_w_ext= _w_cap=16384 _w_fence= _w_old= _w_last=
 _w_nl='
 '
 
@@ -142,14 +142,21 @@ _w_fresh() {
     true >"$_w_b" || return 1
     _w_x=1
   fi
-  for _w_l in "${_w_b%+*}"+*; do
-    [ -n "$_w_x" ] && [ "$_w_b" \> "$_w_l" ] && _w_old="$_w_old ../fences/${_w_l##*/}"
-  done
+  set -- "${_w_b%+*}"+*
+  eval "_w_l=\${$#}"
   [ "$_w_l" = "${_w_b%+*}+*" ] && _w_l=$_w_b
   if [ "$_w_l" \> "$_w_b" ]; then
     [ -n "$_w_x" ] && _w_old="$_w_old ../fences/${_w_b##*/}"
     return 1
   fi
+  [ -n "$_w_x" ] || return 0
+  # All others are lower. Those below the last one were told of when that one was made, unless it was not by us.
+  [ "$_w_last" = "${_w_b%+*}" ] && [ $# -gt 2 ] && shift $(($# - 2))
+  _w_last=${_w_b%+*}
+  while [ $# -gt 1 ]; do
+    _w_old="$_w_old ../fences/${1##*/}"
+    shift
+  done
 }
 
 # start Q T INTERPRETER SCRIPT INPUT: any number of calls, from any number of hosts, start T at most once.
