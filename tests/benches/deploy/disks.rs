@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
+use windlass_tests::sshd::{Options, Sshd};
 
 /// The folders of the targets; what was mounted for them goes when this is dropped.
 pub struct Disks {
-    pub folders: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
     mounted: bool,
     pub name: &'static str,
     _images: Option<TempDir>,
@@ -33,6 +34,12 @@ impl Disks {
             println!("no disk of their own for the targets here (root, mkfs.ext4 and loop devices are needed)");
         }
         without("/dev/shm".into(), "no disk, memory")
+    }
+
+    /// A server on each of them.
+    pub fn targets(&self) -> std::io::Result<Vec<Sshd>> {
+        let on = |folder: &PathBuf| Sshd::start_with(Options { inside: Some(folder.clone()), ..Default::default() });
+        self.folders.iter().map(on).collect()
     }
 
     fn own(count: usize) -> std::io::Result<Option<Self>> {

@@ -12,14 +12,12 @@ mod floor;
 mod guest;
 mod server;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ansible::Ansible;
 use disks::Disks;
 use server::{Bench, archive};
 use windlass_engine::EngineConfig;
-use windlass_tests::sshd::{Options, Sshd};
 
 const ROUNDS: usize = 3;
 
@@ -31,8 +29,7 @@ fn main() -> Anything<()> {
     let count = if given("--one") { 1 } else { 10 };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let disks = Disks::new(count)?;
-    let on = |folder: &PathBuf| Sshd::start_with(Options { inside: Some(folder.clone()), ..Default::default() });
-    let targets = disks.folders.iter().map(on).collect::<Result<Vec<_>, _>>()?;
+    let targets = disks.targets()?;
     let folder = tempfile::tempdir()?;
     let peer = if given("--no-peer") { None } else { Some(Ansible::prepare(folder.path(), &targets)?) };
     let big = archive(folder.path(), mebibytes)?;

@@ -12,13 +12,12 @@ mod disks;
 #[path = "../deploy/server.rs"]
 mod server;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use disks::Disks;
 use server::{Bench, archive};
 use windlass_engine::EngineConfig;
 use windlass_store::MemoryStore;
-use windlass_tests::sshd::{Options, Sshd};
 
 /// What durability may take of a deployment.
 const GOAL: f64 = 0.05;
@@ -37,8 +36,7 @@ fn main() -> Anything<()> {
 
     let disks = Disks::new(TARGETS)?;
     println!("deployments to {TARGETS} targets, which have {}", disks.name);
-    let on = |folder: &PathBuf| Sshd::start_with(Options { inside: Some(folder.clone()), ..Default::default() });
-    let targets = disks.folders.iter().map(on).collect::<Result<Vec<_>, _>>()?;
+    let targets = disks.targets()?;
     let big = archive(folder.path(), MEBIBYTES)?;
     let place = |name: &str| EngineConfig::new(folder.path().join(name));
     let memory = EngineConfig { store: Some(Arc::new(MemoryStore::new())), ..place("memory") };
