@@ -58,8 +58,8 @@ pub fn question(task: TaskId, plan: &TaskPlan, question: &Question) -> QuestionV
         title: plan.title.clone(),
         text: question.text.clone(),
         node,
-        // Nothing else offers to take it as done.
-        unknown_outcome: matches!(question.about, About::Run(_)) && question.choices.contains(&Choice::Done),
+        // Runs ask for nothing else (`runs::unknown`). Its choices do not tell: not every effect can be taken as done.
+        unknown_outcome: matches!(question.about, About::Run(_)),
         last_lines: Vec::new(),
         choices: question.choices.iter().map(|choice| choice.as_str().to_owned()).collect(),
         responsible: question.responsible.clone(),
@@ -263,4 +263,31 @@ pub async fn move_to_top(services: &Services, task: TaskId) -> Result<windlass_m
     }
     services.driver.submit(Event::TaskMovedToTop { task }, None, Batch::new()).await?;
     tasks::summary(services, task).await
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_scheduler::RunKey;
+
+    use super::*;
+
+    /// Whoever is shown an unknown outcome is shown what is known of it, whatever the answers are.
+    #[test]
+    fn what_a_run_asks_is_an_unknown_outcome() {
+        let plan = TaskPlan::script("script later", "later".parse().unwrap());
+        let run = RunKey { task: TaskId(1), step: 0, place: 0 };
+        let retry = vec![Choice::Retry, Choice::Fail];
+        let cases = [
+            (About::Run(run), retry.clone(), true),
+            (About::Run(run), vec![Choice::Retry, Choice::Done, Choice::Fail], true),
+            (About::Failure(run), retry, false),
+            (About::Approval(0), vec![Choice::Proceed, Choice::Abort], false),
+        ];
+        for (about, choices, unknown) in cases {
+            let (text, responsible) = (String::new(), Vec::new());
+            let asked =
+                Question { number: 1, about, text, choices, responsible, expiry: None, keeps_tag: true, asked_ms: 0 };
+            assert_eq!(question(TaskId(1), &plan, &asked).unknown_outcome, unknown, "{asked:?}");
+        }
+    }
 }
