@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::task::{JoinError, JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use windlass_effects::CancelToken;
 use windlass_model::{MachineName, TaskId};
 use windlass_scheduler::{Decision, Event, RunKey, RunOutcome, StopKind};
@@ -18,6 +19,7 @@ use crate::{
     driver::{Actor, Given, stop_text},
     error::EngineError,
     facts, fences,
+    maps::give_back_room,
     records::StoredOutput,
     runs::{self, Ended, Execution, Over, Settled, TaskContext},
     services::Services,
@@ -28,6 +30,10 @@ use crate::{
 pub struct Hands {
     services: OnceLock<Arc<Services>>,
     live: Mutex<Live>,
+    /// Everything that is spawned and has not ended: what has ended is let go at once.
+    work: TaskTracker,
+    /// Ends it.
+    closing: CancellationToken,
 }
 
 /// What is going on.
@@ -39,8 +45,6 @@ struct Live {
     stopped: HashMap<RunKey, StopKind>,
     /// Transfers of a task, each to some machines.
     transfers: HashMap<TaskId, Vec<CancelToken>>,
-    /// Everything that is spawned, so that closing ends it.
-    work: tokio::task::JoinSet<()>,
     /// Set once the server stops: nothing new is started.
     closed: bool,
 }
@@ -69,19 +73,14 @@ impl Hands {
 
     /// Ends what runs here. What runs on machines goes on there and is picked up at the next start.
     pub async fn close(&self) {
-        let mut work = {
-            let mut live = self.lock();
-            live.closed = true;
-            std::mem::take(&mut live.work)
-        };
-        work.shutdown().await;
+        self.start_nothing_more();
+        self.closing.cancel();
+        self.work.close();
+        self.work.wait().await;
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut live = self.lock();
-        // What has ended is let go, so that the set does not grow.
-        while live.work.try_join_next().is_some() {}
-        live.work.spawn(work);
+        self.work.spawn(self.closing.clone().run_until_cancelled_owned(work));
     }
 
     /// Whether a run goes on in this process.
@@ -158,13 +157,16 @@ impl Hands {
         let wanted = {
             let mut live = self.lock();
             let Some(known) = live.runs.remove(&run) else { return };
+            give_back_room(&mut live.runs);
             if known.wanted
                 && let Some(kind) = known.stopped
             {
                 live.stopped.insert(run, kind);
             }
             if !known.wanted && !live.runs.keys().any(|other| other.task == run.task) {
-                services.contexts.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.task);
+                let mut contexts = services.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+                contexts.remove(&run.task);
+                give_back_room(&mut contexts);
             }
             known.wanted
         };
@@ -189,6 +191,7 @@ impl Hands {
             live.stopped.remove(&run);
             if live.runs.get(&run).is_some_and(|known| known.attempt == attempt) {
                 live.runs.remove(&run);
+                give_back_room(&mut live.runs);
             }
         }
         if told.is_ok() {

@@ -22,6 +22,7 @@ mod holdings;
 mod identity;
 mod logs;
 mod machines;
+mod maps;
 mod once;
 mod packages;
 mod planning;

@@ -132,7 +132,7 @@ impl Expected {
         {
             let board = services.shared.board.read().unwrap_or_else(PoisonError::into_inner);
             for detail in board.newest_first().filter(|detail| detail.summary.started_ms.is_some()) {
-                let runs = detail.packages.iter().chain(&detail.steps).flat_map(|step| &step.runs);
+                let runs = detail.all_steps().flat_map(|step| &step.runs).map(|run| &run.view);
                 for run in runs.filter(|run| run.state == RunState::Running) {
                     if let Some(started) = run.started_ms {
                         running.insert((detail.summary.id, run.node.clone()), now_ms.saturating_sub(started));

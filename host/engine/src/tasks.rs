@@ -9,6 +9,7 @@ use windlass_store::{Batch, Key, Store};
 
 pub use crate::queueing::{Prepared, deployment_request, prepare_deployment, prepare_script};
 use crate::{
+    board::Live,
     error::EngineError,
     records::{MACHINE_TASKS, RUNS, STEPS, StoredValue, TASKS, outputs, readable},
     services::Services,
@@ -25,7 +26,7 @@ pub async fn summary(services: &Services, task: TaskId) -> Result<TaskSummary, E
     {
         let board = services.shared.board.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(detail) = board.get(task) {
-            return Ok(detail.summary.clone());
+            return Ok(TaskSummary::clone(&detail.summary));
         }
     }
     let stored = TASKS.get(&*services.shared.store, task.0).await?;
@@ -38,7 +39,8 @@ pub async fn summary(services: &Services, task: TaskId) -> Result<TaskSummary, E
 /// When there is none, or the store stopped.
 pub async fn detail(services: &Services, task: TaskId) -> Result<TaskDetail, EngineError> {
     let seq = services.shared.hub.seq();
-    let live = services.shared.board.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(task).cloned();
+    let live =
+        services.shared.board.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(task).map(Live::detail);
     let mut detail = match live {
         Some(detail) => detail,
         None => stored_detail(&*services.shared.store, task)
@@ -96,7 +98,7 @@ pub async fn list(services: &Services, query: &TaskQuery) -> Result<Vec<TaskSumm
     if live_only {
         let board = services.shared.board.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let matching = board.newest_first().filter(|detail| is_found(query, detail));
-        found.extend(matching.take(limit).map(|detail| detail.summary.clone()));
+        found.extend(matching.take(limit).map(|task| TaskSummary::clone(&task.summary)));
         return Ok(found);
     }
     let store = &*services.shared.store;
@@ -153,17 +155,13 @@ pub async fn list(services: &Services, query: &TaskQuery) -> Result<Vec<TaskSumm
 
 /// Whether a query finds a live task.
 #[must_use]
-pub fn is_found(query: &TaskQuery, detail: &TaskDetail) -> bool {
-    matches(query, &detail.summary) && query.machine.as_ref().is_none_or(|machine| touches(detail, machine))
+pub fn is_found(query: &TaskQuery, task: &Live) -> bool {
+    matches(query, &task.summary) && query.machine.as_ref().is_none_or(|machine| touches(task, machine))
 }
 
-fn touches(detail: &TaskDetail, machine: &MachineName) -> bool {
-    detail
-        .packages
-        .iter()
-        .chain(&detail.steps)
-        .flat_map(|step| &step.runs)
-        .any(|run| run.machine.as_ref() == Some(machine))
+fn touches(task: &Live, machine: &MachineName) -> bool {
+    let mut runs = task.all_steps().flat_map(|step| &step.runs);
+    runs.any(|run| run.view.machine.as_ref() == Some(machine))
 }
 
 fn matches(query: &TaskQuery, task: &TaskSummary) -> bool {

@@ -157,6 +157,7 @@ impl Turn<'_> {
         for step in lead..end {
             if let Some(progress) = task.progress.steps.get_mut(step as usize) {
                 progress.runs = std::mem::take(&mut task.spare);
+                progress.runs.reserve_exact(places);
                 progress.runs.resize_with(places, RunProgress::pending);
             }
         }

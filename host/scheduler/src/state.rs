@@ -240,6 +240,19 @@ impl State {
         all
     }
 
+    /// Gives back the room that reading left over: lists that grew while they were read, and are what they are now.
+    pub fn give_back_room(&mut self) {
+        for task in self.tasks.values_mut() {
+            if let Some(plan) = Arc::get_mut(&mut task.plan) {
+                plan.steps.shrink_to_fit();
+            }
+            task.progress.steps.shrink_to_fit();
+            for step in &mut task.progress.steps {
+                step.runs.shrink_to_fit();
+            }
+        }
+    }
+
     pub(crate) fn run_mut(&mut self, key: RunKey) -> Option<&mut RunProgress> {
         self.tasks.get_mut(&key.task)?.run_mut(key)
     }

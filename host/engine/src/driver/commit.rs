@@ -32,11 +32,11 @@ impl Driver {
         turn.points.pass("committed");
         {
             let mut board = self.shared.board.write().unwrap_or_else(PoisonError::into_inner);
-            for view in turn.inserted {
-                board.insert(view);
+            for task in turn.inserted {
+                board.adopt(&self.ahead, task, None);
             }
-            for (task, at_ms, change) in &turn.changes {
-                board.apply(*task, *at_ms, change);
+            for (task, _, change) in &turn.changes {
+                board.adopt(&self.ahead, *task, Some(change));
             }
         }
         let tasks_changed = turn.changes.iter().any(|(_, _, change)| matches!(change, TaskChange::Task { .. }));
@@ -99,16 +99,14 @@ impl Driver {
                 TASKS.put(&mut turn.batch, task.0, &detail.summary)?;
                 continue;
             }
-            for (index, step) in detail.packages.iter().chain(&detail.steps).enumerate() {
-                let number = (index + usize::from(detail.packages.is_none())) as u64;
-                if step.node == node {
-                    let mut bare = step.clone();
-                    bare.runs.clear();
-                    STEPS.put(&mut turn.batch, Key::of_id(task.0).id(number), &bare)?;
-                } else if let Some(place) = step.runs.iter().position(|run| run.node == node)
+            for (index, step) in detail.all_steps().enumerate() {
+                let number = (index + usize::from(detail.packages().is_none())) as u64;
+                if step.view.node == node {
+                    STEPS.put(&mut turn.batch, Key::of_id(task.0).id(number), &step.view)?;
+                } else if let Some(place) = step.runs.iter().position(|run| run.view.node == node)
                     && let Some(run) = step.runs.get(place)
                 {
-                    RUNS.put(&mut turn.batch, Key::of_id(task.0).id(number).id(place as u64), run)?;
+                    RUNS.put(&mut turn.batch, Key::of_id(task.0).id(number).id(place as u64), &run.view)?;
                 }
             }
         }

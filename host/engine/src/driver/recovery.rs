@@ -45,6 +45,7 @@ impl Driver {
                 number = n;
             }
         }
+        state.give_back_room();
         let mut ahead = Board::default();
         for (id, _, _) in state.tasks() {
             match crate::tasks::stored_detail(&*store, id).await {

@@ -10,7 +10,7 @@ use windlass_scheduler::{Decision, Event, RunKey, Subject, TaskPlan, Unavailable
 use windlass_store::StoreError;
 
 use super::{Driver, turn::Turn};
-use crate::board::{node_of, packages_node};
+use crate::board::{Live, node_of, packages_node};
 
 impl Driver {
     /// Notes how far the package barrier is: the scheduler knows only that it is not open yet.
@@ -30,9 +30,9 @@ impl Driver {
             self.learn(turn, task, now, &node)?;
         }
         self.note(turn, task, now, TaskChange::Run { node, state, reason: None, error, progress: None });
-        let Some(barrier) = self.ahead.get(task).and_then(|detail| detail.packages.as_ref()) else { return Ok(()) };
-        if barrier.runs.iter().all(|run| run.state.is_final()) {
-            let failed = barrier.runs.iter().any(|run| run.state == RunState::Failed);
+        let Some(barrier) = self.ahead.get(task).and_then(Live::packages) else { return Ok(()) };
+        if barrier.runs.iter().all(|run| run.view.state.is_final()) {
+            let failed = barrier.runs.iter().any(|run| run.view.state == RunState::Failed);
             let state = if failed { RunState::Failed } else { RunState::Succeeded };
             self.note(turn, task, now, TaskChange::Step { node: PACKAGES_NODE.into(), state, reason: None });
         }

@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Turn {
     pub batch: Batch,
     pub changes: Vec<(TaskId, u64, TaskChange)>,
-    pub inserted: Vec<TaskDetail>,
+    pub inserted: Vec<TaskId>,
     /// What steps put out, and not one of their runs.
     pub outputs: Vec<(TaskId, StoredOutput)>,
     pub acts: Vec<Decision>,
@@ -53,8 +53,8 @@ impl Driver {
         for machine in machines {
             MACHINE_TASKS.put(&mut turn.batch, Key::of_text(&machine).id(task.0), &())?;
         }
-        self.ahead.insert(view.clone());
-        turn.inserted.push(view);
+        self.ahead.insert(view);
+        turn.inserted.push(task);
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl Driver {
         let TaskKind::Deployment { project, .. } = &detail.summary.what else {
             return Ok(());
         };
-        let mut runs = detail.packages.iter().chain(&detail.steps).flat_map(|step| &step.runs);
+        let mut runs = detail.all_steps().flat_map(|step| &step.runs).map(|run| &run.view);
         let Some(started) = runs.find(|run| run.node == node).and_then(|run| run.started_ms) else {
             return Ok(());
         };

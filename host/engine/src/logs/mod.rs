@@ -30,6 +30,7 @@ use node::Source;
 
 use crate::{
     driver::Shared,
+    maps::give_back_room,
     records::{LOG_ENDS, LOGS, LogEnd},
 };
 
@@ -245,7 +246,9 @@ impl Logs {
 
     /// Forgets the nodes of a task that is over. Its lines must be flushed before.
     pub fn forget(&self, task: TaskId) {
-        self.lock().nodes.retain(|(of, _), pending| *of != task || pending.dirty);
+        let mut state = self.lock();
+        state.nodes.retain(|(of, _), pending| *of != task || pending.dirty);
+        give_back_room(&mut state.nodes);
     }
 
     /// Forgets a node that nobody logs to for now. Its lines must be flushed before.
@@ -255,6 +258,7 @@ impl Logs {
         let unused = |pending: &Pending| !pending.dirty && Arc::strong_count(&pending.users) == 1;
         if state.nodes.get(&key).is_some_and(unused) {
             state.nodes.remove(&key);
+            give_back_room(&mut state.nodes);
         }
     }
 

@@ -81,6 +81,7 @@ impl Locks {
             held: true,
         });
         if claim.pieces().all(|piece| piece.lock != id) {
+            claim.rest.reserve_exact(1);
             claim.rest.push(piece);
         }
     }
