@@ -1,4 +1,5 @@
-//! Runs that wait hold no guest: no thread, hardly any memory, and nothing that a restart could lose.
+//! Runs that wait hold no guest, and nothing that a restart could lose. What they take of the server is measured by
+//! `tests/tests/suspended_memory.rs`.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,41 +15,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use windlass_engine::{Clock, Engine, EngineConfig, Followed};
-use windlass_model::{
-    TaskId, TaskState,
-    task::{TaskDetail, TaskQuery},
-    views::ScriptRequest,
-};
-
-/// Bytes that are allocated at the moment, as the system's allocator tells: what it has, less what is free of it.
-fn allocated() -> i64 {
-    let mut text: *mut libc::c_char = std::ptr::null_mut();
-    let mut len = 0;
-    // SAFETY: the stream writes into memory of its own, which is read after it was closed and then given back.
-    #[allow(unsafe_code)]
-    let xml = unsafe {
-        let stream = libc::open_memstream(&raw mut text, &raw mut len);
-        assert!(!stream.is_null());
-        assert_eq!(libc::malloc_info(0, stream), 0);
-        libc::fclose(stream);
-        let xml = std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned();
-        libc::free(text.cast());
-        xml
-    };
-    // The totals come last.
-    let totals = xml.rsplit_once("</heap>").unwrap().1;
-    let size = |kind: &str| -> i64 {
-        let line = totals.lines().find(|line| line.contains(kind)).unwrap();
-        line.split("size=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
-    };
-    size("system type=\"current\"") + size("total type=\"mmap\"")
-        - size("total type=\"fast\"")
-        - size("total type=\"rest\"")
-}
+use windlass_model::{TaskId, TaskState, task::TaskDetail, views::ScriptRequest};
 
 /// A clock that is set by hand.
 struct Hand(AtomicU64);
@@ -108,89 +79,7 @@ async fn lines(engine: &Engine, task: TaskId, name: &str) -> Vec<String> {
     engine.log(task, &node, 0, 1000).await.unwrap().into_iter().map(|line| line.text).collect()
 }
 
-fn threads() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap();
-    line.trim().parse().unwrap()
-}
-
-/// Script threads end a moment after their script: waits until there are no more threads than that.
-async fn settles_at(threads_before: u64) -> u64 {
-    let settle = async {
-        loop {
-            let now = threads();
-            if now <= threads_before {
-                return now;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), settle).await.unwrap_or_else(|_| threads())
-}
-
 const SLEEPS: &str = "info(\"before\");\nsleep(\"9h\");\ninfo(\"after\");";
-
-/// Queues scripts that sleep, and waits until all are suspended.
-async fn many(engine: &Engine, count: u64, already: u64) {
-    for _ in 0..count {
-        script(engine, "sleepy", SLEEPS).await;
-    }
-    let query = TaskQuery { state: vec![TaskState::Executing], limit: Some(1), ..TaskQuery::default() };
-    let all = async {
-        for id in already + 1..=already + count {
-            until(engine, TaskId(id), waits_for("sleep")).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(500), all).await.expect("not all came to sleep");
-    assert_eq!(engine.tasks(&query).await.unwrap().len(), 1);
-}
-
-/// What a server holds that has just been opened on a folder.
-async fn held_by_a_server_on(data: &Path) -> (Engine, i64, Duration) {
-    let before = allocated();
-    let began = Instant::now();
-    let engine = open(data, None).await;
-    (engine, allocated() - before, began.elapsed())
-}
-
-/// 200 runs ordinarily; `WINDLASS_SUSPENDED=10000` measures as many.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn suspended_runs_hold_no_threads_and_little_memory() {
-    let count = std::env::var("WINDLASS_SUSPENDED").map_or(200, |count| count.parse().unwrap());
-    let (empty, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    // What the first server and the first runs of a process need besides themselves is not counted.
-    let (engine, ..) = held_by_a_server_on(empty.path()).await;
-    many(&engine, 50, 0).await;
-    for task in 1..=50 {
-        engine.cancel(TaskId(task)).await.unwrap();
-        ended(&engine, TaskId(task)).await;
-    }
-    engine.close().await;
-    drop(engine);
-    let (engine, bare, _) = held_by_a_server_on(empty.path()).await;
-    engine.close().await;
-    drop(engine);
-
-    let engine = open(dir.path(), None).await;
-    many(&engine, 50, 0).await;
-    let before = settles_at(threads()).await;
-    many(&engine, count, 50).await;
-    let after = settles_at(before).await;
-    assert!(after <= before, "{before} threads before, {after} after");
-    engine.close().await;
-    drop(engine);
-
-    // Measured as a server has them that was just started: without what its store keeps of what was written last.
-    let (engine, held, took) = held_by_a_server_on(dir.path()).await;
-    let count = count as i64 + 50;
-    let each = (held - bare) / count;
-    println!(
-        "{count} suspended runs: {before} threads before, {after} after; {each} bytes each with their tasks; opened in {took:?}"
-    );
-    assert!(waits_for("sleep")(&engine.task(TaskId(1)).await.unwrap()));
-    assert!(each < 16 << 10, "{each} bytes each");
-    engine.close().await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_whose_time_passed_while_the_server_was_away_is_over_at_once() {
