@@ -185,7 +185,7 @@ impl Hands {
             }
             (outcome, _) => outcome,
         };
-        let told = services.driver.submit(Event::RunFinished { run, outcome }, None, over.with).await;
+        let told = services.driver.report(Event::RunFinished { run, outcome }, over.with).await;
         {
             let mut live = self.lock();
             live.stopped.remove(&run);

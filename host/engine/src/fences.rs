@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use windlass_effects::EffectClass;
+use windlass_effects::{EffectClass, Entry};
 use windlass_machines::{Lost, Machine, MachineError, RunState, Ticket};
 use windlass_model::{MachineName, RunId};
 use windlass_scheduler::{Event, RunKey};
@@ -14,6 +14,7 @@ use windlass_scheduler::{Event, RunKey};
 use crate::{
     actor::Hands,
     error::EngineError,
+    identity::Identity,
     machines,
     runs::{machine, recorded},
     services::Services,
@@ -25,6 +26,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const GRACE: Duration = Duration::from_secs(10);
 /// Attempts of one run whose tickets are looked for: those by itself and those by people, and some more.
 const ATTEMPTS: u32 = 32;
+/// Times that a person had one command done once more, of which the last are looked for.
+const TRIES: u32 = 32;
 
 /// Watches a fenced run until its fence is gone, and lifts it once the run is proven to be over.
 pub async fn watch(services: Arc<Services>, hands: Arc<Hands>, run: RunKey) {
@@ -103,11 +106,48 @@ async fn tickets(services: &Services, run: RunKey, name: &MachineName) -> Result
     for attempt in 1..=ATTEMPTS {
         let id = RunId::new(run.task, run.step as usize, Some(name), attempt);
         for entry in recorded(services, &id).await? {
-            if entry.class == EffectClass::Ticketed && matches!(entry.effect.as_str(), "run" | "start") {
-                let ticket = services.identity.ticket(&id, &entry.index.to_string()).map_err(EngineError::internal)?;
-                tickets.insert(ticket);
-            }
+            tickets.extend(tickets_of(&services.identity, &id, &entry).map_err(EngineError::internal)?);
         }
     }
     Ok(tickets)
+}
+
+/// Those of one effect: one for each time that it was done. Of what nobody knew how it ended, an earlier one may go on.
+fn tickets_of(identity: &Identity, id: &RunId, entry: &Entry) -> Result<Vec<Ticket>, MachineError> {
+    if entry.class != EffectClass::Ticketed || !matches!(entry.effect.as_str(), "run" | "start") {
+        return Ok(Vec::new());
+    }
+    (entry.tries.saturating_sub(TRIES)..=entry.tries).map(|tries| identity.ticket(id, entry.index, tries)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_effects::Effect;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_time_that_a_command_was_done_is_asked_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = crate::vault::Vault::open(&folder.path().join("key")).unwrap();
+        let identity = Identity::load(&windlass_store::MemoryStore::new(), &vault).await.unwrap();
+        let id = RunId::new(windlass_model::TaskId(7), 2, Some(&"web1".parse().unwrap()), 1);
+        let command: Effect = serde_json::from_value(serde_json::json!({
+            "effect": "run", "session": 1, "command": { "program": { "argv": ["true"] } }
+        }))
+        .unwrap();
+        let calls = |tries, effect: &Effect| {
+            let entry = Entry { tries, ..Entry::started(4, effect) };
+            let tickets = tickets_of(&identity, &id, &entry).unwrap();
+            tickets.iter().map(|ticket| ticket.to_string()).collect::<Vec<_>>()
+        };
+        let ticket = |call: &str| {
+            let known = identity.ticket(&id, 4, 0).unwrap().to_string();
+            known.replacen(".4.", &format!(".{call}."), 1)
+        };
+        assert_eq!(calls(0, &command), [ticket("4")]);
+        assert_eq!(calls(2, &command), [ticket("4"), ticket("4-1"), ticket("4-2")]);
+        assert_eq!(calls(1000, &command).len(), TRIES as usize + 1);
+        assert!(calls(0, &Effect::Now).is_empty());
+    }
 }

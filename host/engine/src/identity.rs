@@ -52,13 +52,14 @@ impl Identity {
         }
     }
 
-    /// The ticket of a call of a run.
+    /// The ticket of an effect of a run, which a person had done once more so many times.
     ///
     /// # Errors
     /// When the run's id is too long for one.
-    pub fn ticket(&self, run: &RunId, call: &str) -> Result<Ticket, MachineError> {
+    pub fn ticket(&self, run: &RunId, index: u64, tries: u32) -> Result<Ticket, MachineError> {
         let name = self.name.get(..TICKET_NAME).unwrap_or_default();
-        Ticket::new(format!("{run}.{call}.{name}"))
+        let more = if tries > 0 { format!("-{tries}") } else { String::new() };
+        Ticket::new(format!("{run}.{index}{more}.{name}"))
     }
 
     /// What is told of a command that its machine refused, because it has seen a later holder of the lock. `home` is

@@ -143,7 +143,7 @@ impl Engine {
             http: http_client()?,
             contexts: Mutex::default(),
             watches: Watches::default(),
-            offline: Offline::new(patience),
+            offline: Offline::load(patience, &*store).await?,
             pools: tokio::sync::Mutex::default(),
             numbers: Arc::default(),
             keys: Keys::default(),

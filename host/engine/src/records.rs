@@ -15,7 +15,14 @@ use windlass_packages::repository::PackageRecord;
 use windlass_scheduler::{Event, Snapshot, progress::Resume};
 use windlass_store::{Batch, Key, Scan, Seq, Store, StoreError, Stored, Table};
 
-use crate::{history::Learnt, holdings::Rate, logs::LogCursor, once::StoredOnce, runs::Done, vault::Sealed};
+use crate::{
+    history::Learnt,
+    holdings::Rate,
+    logs::LogCursor,
+    once::StoredOnce,
+    runs::{Away, Done},
+    vault::Sealed,
+};
 
 pub const ENVIRONMENTS: Table<Environment> = Table::new("environments", 1);
 pub const MACHINES: Table<Machine> = Table::new("machines", 1);
@@ -48,6 +55,8 @@ pub const OUTPUTS: Table<StoredOutput> = Table::new("outputs", 1);
 pub const RESUMES: Table<Resume> = Table::new("resumes", 1);
 /// What a run saw of its task when it began. By run.
 pub const PINS: Parts<Pin> = Parts::new("run-pins");
+/// Since when a run misses its machine. By task, step and place.
+pub const AWAY: Table<Away> = Table::new("away", 1);
 /// What files are to hold after their variables were replaced. By run and index.
 pub const SUBSTITUTIONS: Parts<Done> = Parts::new("substitutions");
 /// By run and index.

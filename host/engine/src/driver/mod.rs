@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout_at},
+};
 use windlass_model::{
     TaskId,
     manifest::LockMode,
@@ -33,6 +36,9 @@ use crate::{board::Board, clock::Clock, error::EngineError, events::Hub, history
 const QUEUE: usize = 1024;
 /// Events taken in with one commit.
 const TOGETHER: usize = 128;
+/// How long events that nobody waits for may wait for others to share their commit.
+const COMPANY: Duration = Duration::from_millis(5);
+
 /// Something for the driver.
 pub enum Input {
     /// Something that happened.
@@ -54,6 +60,8 @@ pub struct Happened {
     pub with: Batch,
     /// Told once it is durable.
     pub done: Option<oneshot::Sender<()>>,
+    /// Whether somebody waits for that.
+    pub urgent: bool,
 }
 
 /// Sends events to the driver.
@@ -66,8 +74,27 @@ impl DriverHandle {
     /// # Errors
     /// When the driver has stopped.
     pub async fn submit(&self, event: Event, view: Option<TaskDetail>, with: Batch) -> Result<(), EngineError> {
+        self.commit(event, view, with, true).await
+    }
+
+    /// The same where only tidying up comes after: unless something follows from it, it may wait a few milliseconds
+    /// for the commit of others.
+    ///
+    /// # Errors
+    /// When the driver has stopped.
+    pub async fn report(&self, event: Event, with: Batch) -> Result<(), EngineError> {
+        self.commit(event, None, with, false).await
+    }
+
+    async fn commit(
+        &self,
+        event: Event,
+        view: Option<TaskDetail>,
+        with: Batch,
+        urgent: bool,
+    ) -> Result<(), EngineError> {
         let (done, told) = oneshot::channel();
-        let input = Input::Event(Box::new(Happened { event, view, with, done: Some(done) }));
+        let input = Input::Event(Box::new(Happened { event, view, with, done: Some(done), urgent }));
         let stopped = || EngineError::internal("the server is stopping");
         self.0.send(input).await.map_err(|_| stopped())?;
         told.await.map_err(|_| stopped())
@@ -81,7 +108,7 @@ impl DriverHandle {
     /// The same with records that belong into its commit.
     pub async fn send_with(&self, event: Event, with: Batch) {
         // A driver that has stopped takes the event in again after the restart.
-        let happened = Happened { event, view: None, with, done: None };
+        let happened = Happened { event, view: None, with, done: None, urgent: false };
         let _ = self.0.send(Input::Event(Box::new(happened))).await;
     }
 
@@ -213,26 +240,44 @@ impl Driver {
         if waiting.is_empty() {
             self.take(&mut turn, Event::Tick)?;
         }
-        let mut looks = Vec::new();
-        for input in waiting.drain(..) {
-            let input = match input {
-                Input::Event(happened) => *happened,
-                Input::Look(look) => {
-                    looks.push(look);
-                    continue;
-                }
-            };
-            turn.batch.append(input.with);
-            if let Some(view) = input.view {
-                self.insert(&mut turn, view)?;
+        let (mut taken, until) = (0, Instant::now() + COMPANY);
+        loop {
+            taken += waiting.len();
+            for input in waiting.drain(..) {
+                self.take_in(&mut turn, input)?;
             }
-            self.take(&mut turn, input.event)?;
-            turn.done.extend(input.done);
+            // Of the runs of a step that end one by one only the last has consequences: they share one commit.
+            if turn.is_awaited() || taken >= TOGETHER {
+                break;
+            }
+            let more = timeout_at(until, self.inputs.recv_many(waiting, TOGETHER - taken)).await;
+            if more.unwrap_or_default() == 0 {
+                break;
+            }
         }
+        let looks = std::mem::take(&mut turn.looks);
         self.finish(turn).await?;
         for look in looks {
             look(&self.state);
         }
+        Ok(())
+    }
+
+    fn take_in(&mut self, turn: &mut Turn, input: Input) -> Result<(), StoreError> {
+        let happened = match input {
+            Input::Event(happened) => *happened,
+            Input::Look(look) => {
+                turn.looks.push(look);
+                return Ok(());
+            }
+        };
+        turn.batch.append(happened.with);
+        if let Some(view) = happened.view {
+            self.insert(turn, view)?;
+        }
+        self.take(turn, happened.event)?;
+        turn.done.extend(happened.done);
+        turn.urgent |= happened.urgent;
         Ok(())
     }
 }

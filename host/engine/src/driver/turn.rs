@@ -10,7 +10,7 @@ use windlass_model::{
 use windlass_scheduler::{About, Answer, Choice, Decision, Event, RunKey, Where};
 use windlass_store::{Batch, Key, StoreError};
 
-use super::Driver;
+use super::{Driver, Look};
 use crate::{
     board::node_of,
     points::Points,
@@ -30,7 +30,19 @@ pub(super) struct Turn {
     pub acts: Vec<Decision>,
     pub finished: Vec<TaskId>,
     pub done: Vec<oneshot::Sender<()>>,
+    /// Looks at the state as it is afterwards.
+    pub looks: Vec<Look>,
+    /// Somebody waits for it, though nothing follows from it.
+    pub urgent: bool,
     pub points: Points,
+}
+
+impl Turn {
+    /// Whether anybody, or anything that follows from it, waits for its commit.
+    pub(super) fn is_awaited(&self) -> bool {
+        let follows = !self.acts.is_empty() || !self.outputs.is_empty() || !self.finished.is_empty();
+        self.urgent || follows || !self.inserted.is_empty() || !self.looks.is_empty()
+    }
 }
 
 impl Driver {

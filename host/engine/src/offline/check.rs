@@ -107,6 +107,7 @@ async fn tables(store: &dyn Store, checked: &mut Checked, known: &mut BTreeSet<T
     look.table(&r::RESUMES).await?;
     look.parts(&r::PINS).await?;
     look.parts(&r::SUBSTITUTIONS).await?;
+    look.table(&r::AWAY).await?;
     look.table(&r::LOGS).await?;
     look.table(&r::LOG_ENDS).await?;
     look.parts(&r::EVENTS).await?;

@@ -263,10 +263,10 @@ async fn reach(
     }
     if began {
         let now = services.shared.clock.now_ms();
-        let waits = services.offline.wait(execution.run, machine.name.as_str(), &failure, now);
-        if let Some((on, text)) = waits
+        let wait = services.offline.wait(execution.run, machine.name.as_str(), &failure, now);
+        if let Some(wait) = wait
             && let windlass_effects::Attempt::Suspended(_) =
-                waits::suspend(performer, on, text, &execution.cancel).await
+                waits::suspend_with(performer, wait.on, wait.text, wait.with, &execution.cancel).await
         {
             return Err(Unready::Suspended);
         }

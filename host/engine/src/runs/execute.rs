@@ -68,7 +68,7 @@ pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execu
         return Ended::early(RunOutcome::Succeeded);
     }
     let node = begin_node(context, &execution);
-    let ended = match begin(services, context, &execution).await {
+    let mut ended = match begin(services, context, &execution).await {
         Ok(begun) => go_on(services, begun).await,
         Err(Unready::Suspended) => Ended::Suspended(None),
         Err(Unready::Failed(failure)) => {
@@ -88,13 +88,15 @@ pub async fn execute(services: &Arc<Services>, context: &Arc<TaskContext>, execu
             }
         }
     };
-    match &ended {
+    match &mut ended {
         // What the log keeps of it in memory would be most of what a suspended run takes.
         Ended::Suspended(_) => {
             services.logs.flush().await;
             services.logs.let_go(execution.run.task, &node);
         }
-        Ended::Over(_) => services.offline.over(execution.run),
+        Ended::Over(over) => {
+            over.with.append(services.offline.over(execution.run));
+        }
     }
     ended
 }

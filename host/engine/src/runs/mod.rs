@@ -23,7 +23,7 @@ mod waits;
 pub use context::{Subject, TaskContext, gather, load, machine};
 pub use execute::{Ended, Execution, Over, Settled, execute};
 pub use journal::recorded;
-pub use offline::Offline;
+pub use offline::{Away, Offline};
 pub use performer::failure;
 pub use replay::replay;
 pub use substitute::Done;

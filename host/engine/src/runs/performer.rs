@@ -88,7 +88,7 @@ impl Performer for RunPerformer {
                     Err(failure) if effect.session().is_some() => self.missed(failure, cancel).await,
                     answer => {
                         if effect.session().is_some() {
-                            self.services.offline.over(self.run);
+                            self.found().await;
                         }
                         Attempt::Answered(answer)
                     }
@@ -116,8 +116,18 @@ impl RunPerformer {
     /// The ticket of an effect.
     pub(super) fn ticket(&self, index: u64) -> Result<Ticket, Failure> {
         let tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner).get(&index).copied();
-        let more = tries.map(|tries| format!("-{tries}")).unwrap_or_default();
-        self.services.identity.ticket(&self.id, &format!("{index}{more}")).map_err(failure)
+        self.services.identity.ticket(&self.id, index, tries.unwrap_or_default()).map_err(failure)
+    }
+
+    /// The machine is there.
+    async fn found(&self) {
+        let mut over = self.services.offline.over(self.run);
+        if !over.is_empty() {
+            over.relaxed();
+            if let Err(error) = self.services.shared.store.commit(over).await {
+                tracing::debug!(%error, "a machine that is back counts as away");
+            }
+        }
     }
 
     /// A failure as the guest is told it, unless it is that the machine is away: the run waits for that.
@@ -128,7 +138,7 @@ impl RunPerformer {
         let now = self.services.shared.clock.now_ms();
         let name = machine.endpoint().to_string();
         match self.services.offline.wait(self.run, &name, &failure, now) {
-            Some((on, text)) => waits::suspend(self, on, text, cancel).await,
+            Some(wait) => waits::suspend_with(self, wait.on, wait.text, wait.with, cancel).await,
             None => Attempt::Answered(Err(failure)),
         }
     }

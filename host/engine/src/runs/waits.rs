@@ -26,7 +26,18 @@ const MAX_AWAITED: usize = 200;
 
 /// Tells the scheduler that a run does nothing until something happens.
 pub(super) async fn suspend(run: &RunPerformer, on: WaitOn, until: String, cancel: &CancelToken) -> Attempt {
-    let told = run.services.driver.submit(Event::RunWaits { run: run.run, on }, None, Batch::new()).await;
+    suspend_with(run, on, until, Batch::new(), cancel).await
+}
+
+/// The same with records that belong into the wait's commit.
+pub(super) async fn suspend_with(
+    run: &RunPerformer,
+    on: WaitOn,
+    until: String,
+    with: Batch,
+    cancel: &CancelToken,
+) -> Attempt {
+    let told = run.services.driver.submit(Event::RunWaits { run: run.run, on }, None, with).await;
     match told {
         Err(error) => Attempt::Answered(Err(Failure::new("io", error.message))),
         // Who is being stopped waits for nothing more, and nobody would wake it.

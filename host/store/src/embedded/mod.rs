@@ -1,7 +1,7 @@
 //! The embedded store: one server, one folder, nothing to install.
 //!
 //! The journal of record is the truth. The index (sled, named nowhere else) answers reads and can be rebuilt at any
-//! time from the last verified export and the journal. `committer` writes, `exporter` keeps the journal short,
+//! time from the last verified export and the journal. `committer` has commits written, by `scribe`; `exporter` keeps the journal short,
 //! `recovery` opens, `folder` guards the files, `index` guards sled, `view` holds what it does not show yet, `watchdog` sees to it that nobody waits without
 //! end. Any error stops the store for good: the server exits and opens it again, which is the only repair there is.
 
@@ -13,25 +13,27 @@ mod index;
 mod options;
 mod recovery;
 mod salvage;
+mod scribe;
 mod view;
 mod watchdog;
 
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::check::{Checked, Finding, check};
-use self::committer::{Commit, Committer, Pace, Request};
+use self::committer::{Commit, Committer, Request};
 use self::exporter::{Exporter, Job};
 use self::folder::Folder;
 use self::index::IndexError;
 pub use self::options::{EmbeddedOptions, OpenError};
 pub use self::salvage::{Salvaged, salvage};
+use self::scribe::{Alone, Pace, Scribe};
 use self::view::View;
 use self::watchdog::{Gauge, Pulse, Watchdog};
 use crate::batch::Batch;
@@ -48,6 +50,7 @@ use crate::watch::{Hub, Watch};
 const QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// The unit of that budget, so that small commits are bounded in number too.
 const QUEUED_UNIT: usize = 4096;
+const QUEUED_UNITS: usize = QUEUED_BYTES / QUEUED_UNIT;
 
 /// The threads that have to end before the folder is free: committer and exporter.
 const WORKERS: usize = 2;
@@ -62,6 +65,8 @@ const END_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct EmbeddedStore {
     view: Arc<View>,
+    /// The committer's; it ends with it.
+    scribe: Weak<Mutex<Scribe>>,
     hub: Arc<Hub>,
     stop: StopSwitch,
     low_space: Arc<AtomicBool>,
@@ -102,8 +107,7 @@ impl EmbeddedStore {
         let (requests, received) = mpsc::channel();
         let (jobs, taken) = mpsc::channel();
         let exporter = Exporter { folder: folder.clone(), segment_bytes: options.segment_bytes };
-        let committer = Committer {
-            requests: received,
+        let scribe = Arc::new(Mutex::new(Scribe {
             writer: recovered.writer,
             view: view.clone(),
             name: recovered.name,
@@ -116,7 +120,9 @@ impl EmbeddedStore {
             low_space: low_space.clone(),
             exporter: jobs.clone(),
             pace: Pace::default(),
-        };
+        }));
+        let shared = Arc::downgrade(&scribe);
+        let committer = Committer { requests: received, scribe, stop: stop.clone() };
         let gauge = Arc::new(Gauge::new(&options.disk, folder.root(), options.segment_bytes));
         let dog = Watchdog {
             pulse: Arc::clone(&pulse),
@@ -136,10 +142,11 @@ impl EmbeddedStore {
         let _ = jobs.send(Job::Check);
         Ok(Self {
             view,
+            scribe: shared,
             hub,
             stop,
             low_space,
-            budget: Arc::new(Semaphore::new(QUEUED_BYTES / QUEUED_UNIT)),
+            budget: Arc::new(Semaphore::new(QUEUED_UNITS)),
             requests: Some(requests),
             exporter: Some(jobs),
             watchdog: Some(watchdog),
@@ -149,6 +156,24 @@ impl EmbeddedStore {
             hung,
             folder,
         })
+    }
+
+    /// Writes a commit on this thread, if that is quick and nobody else is writing.
+    fn write_alone(&self, batch: Batch) -> Alone {
+        // What waits for the committer came before, even if its maker went away.
+        if self.budget.available_permits() < QUEUED_UNITS {
+            return Alone::Not(batch);
+        }
+        let Some(scribe) = self.scribe.upgrade() else { return Alone::Not(batch) };
+        let Ok(mut scribe) = scribe.try_lock() else { return Alone::Not(batch) };
+        let (written, look) = scribe.write_alone(batch);
+        drop(scribe);
+        // The committer sees to the sync, and ends if this failed.
+        if look && let Some(requests) = &self.requests {
+            // If it has ended, so has the store.
+            let _ = requests.send(Request::Look);
+        }
+        written
     }
 
     /// Sends a request to the committer and waits for its answer.
@@ -200,6 +225,11 @@ impl Store for EmbeddedStore {
     async fn commit(&self, batch: Batch) -> Result<Seq, StoreError> {
         self.stop.check()?;
         batch.validate()?;
+        let batch = match self.write_alone(batch) {
+            Alone::Written(seq) => return Ok(seq),
+            Alone::Failed => return Err(StoreError::Stopped { reason: self.stop.wait().await }),
+            Alone::Not(batch) => batch,
+        };
         let units = u32::try_from(1 + batch.bytes() / QUEUED_UNIT).unwrap_or(u32::MAX);
         let permit = self.unless_hung(self.budget.clone().acquire_many_owned(units)).await?;
         let permit = permit.map_err(|_| StoreError::Stopped { reason: self.stop.stop("its queue was closed") })?;

@@ -112,6 +112,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Bytes that can be written without making room.
+    pub(crate) fn room(&self) -> u64 {
+        self.filled_to.saturating_sub(self.written_to + self.group.len() as u64)
+    }
+
     /// Writes the group; it then survives the process, but not yet a power cut.
     pub(crate) fn write(&mut self) -> io::Result<()> {
         self.file.write_all_at(&self.group, self.written_to)?;
