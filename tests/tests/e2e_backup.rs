@@ -254,6 +254,40 @@ async fn what_machines_have_forgotten_since_the_backup_is_unknown_and_a_person_i
     Ok(())
 }
 
+/// A run that writes down that it ran.
+const ONE_RUN: &str = r#"
+  - { name: work, uses: run-script@1, on: { role: web }, with: { script: "echo ran >> $HOME/ran" } }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_refused_by_machines_on_which_one_made_of_its_backup_has_worked_since() -> Anything<()> {
+    let mut site = Site::new(1, ONE_RUN).await?;
+    let ran = |site: &Site| fs::read_to_string(site.targets[0].home().join("ran")).unwrap_or_default().lines().count();
+    site.deploy("1.0.0")?.good()?;
+    let file = backed_up(&site.server).await?;
+    restored(&mut site.server, &file)?;
+    site.server.restart_with(&["--resume-restored"])?;
+    site.deploy("2.0.0")?.good()?;
+    assert_eq!(ran(&site), 2);
+
+    // The first one comes back, as if it had only been cut off.
+    site.server.kill9()?;
+    let (data, old) = (site.server.data(), site.server.data().with_file_name("old"));
+    fs::rename(&data, data.with_file_name("later"))?;
+    fs::rename(&old, &data)?;
+    site.server.restart()?;
+    let ended = site.deploy("3.0.0")?;
+    assert_ne!(ended.code, 0, "{ended:#?}");
+    assert_eq!(ran(&site), 2, "it may not work there any more");
+    let task = site.last_task().await?;
+    assert_eq!(task.summary.state, TaskState::Failed, "{task:#?}");
+    let log = site.log(task.summary.id, "work/web0").await?.join("\n");
+    for words in ["nothing of it ran: a server that was made of a backup of this one has worked there since", "fix: "] {
+        assert!(log.contains(words), "{words:?} is missing: {log}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_in_a_backup_or_a_folder_is_named_and_nothing_is_made_of_it() -> Anything<()> {
     let mut server = filled().await?;
