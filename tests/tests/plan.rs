@@ -10,13 +10,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::{Value, json};
 use windlass_engine::{Engine, EngineConfig, Followed};
 use windlass_model::{
-    ProjectName, TaskId, TaskState,
+    ProjectName, RunState, TaskId, TaskState,
     scheduling::PlanView,
     task::TaskDetail,
     views::{DeployRequest, ReleaseRequest},
@@ -288,7 +288,7 @@ async fn a_plan_changes_nothing_anywhere() {
 
 /// 50 steps on 200 machines. An unoptimised build on a loaded machine is given much more than the 200 ms that are wanted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_plan_is_quick() {
+async fn a_large_plan_is_quick_and_as_large_a_deployment_goes_its_way() {
     let machines = |_: &Path| (0..200).map(|n| unreachable(&format!("m{n:03}"), "web")).collect();
     let step = |n: u32| match n % 10 {
         0 => json!({ "name": format!("s{n}"), "uses": "deploy-package@1", "on": { "role": "web" },
@@ -309,5 +309,31 @@ async fn a_large_plan_is_quick() {
     took.sort();
     println!("plan of 50 steps on 200 machines by the engine: {took:?}");
     assert!(took[0] < Duration::from_secs(5), "{took:?}");
+
+    // What can be planned can be queued, which is one commit, survive a restart, be cancelled, and fail.
+    let tomorrow = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(24 * 3600);
+    let start_at_ms = Some(u64::try_from(tomorrow.as_millis()).unwrap());
+    let later = DeployRequest { start_at_ms, ..request("1.0.0") };
+    let id = bed.engine.deploy(later).await.unwrap().id;
+    let bed = bed.reopened().await;
+    bed.engine.cancel(id).await.unwrap();
+    let cancelled = bed.ended(id).await;
+    assert_eq!(cancelled.summary.state, TaskState::Cancelled);
+    assert_eq!(states(&cancelled), [(RunState::Pending, 10_000)], "it had not begun");
+    let failed = bed.deploy("1.0.0").await;
+    assert_eq!(failed.summary.state, TaskState::Failed, "{:?}", failed.summary);
+    assert_eq!(states(&failed), [(RunState::Pending, 10_000)], "no machine could be reached");
     bed.engine.close().await;
+}
+
+/// How many runs of the steps ended in which way.
+fn states(task: &TaskDetail) -> Vec<(RunState, usize)> {
+    let mut counts: Vec<(RunState, usize)> = Vec::new();
+    for run in task.steps.iter().flat_map(|step| &step.runs) {
+        match counts.iter_mut().find(|(state, _)| *state == run.state) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((run.state, 1)),
+        }
+    }
+    counts
 }

@@ -11,10 +11,10 @@ use crate::record::{Seq, TableName};
 
 /// The largest value a record may hold. Larger things go to [`crate::Blobs`], and the record keeps the digest.
 pub const MAX_VALUE_BYTES: usize = 32 * 1024;
-/// The most puts, deletes and requirements in one batch.
-pub const MAX_BATCH_OPS: usize = 4096;
+/// The most puts, deletes and requirements in one batch: what must happen together may be much.
+pub const MAX_BATCH_OPS: usize = 64 * 1024;
 /// The most bytes of keys and values in one batch.
-pub const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_BATCH_BYTES: usize = 32 * 1024 * 1024;
 
 /// One change to one record.
 #[derive(Clone, Debug, PartialEq, Eq)]

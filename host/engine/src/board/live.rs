@@ -35,6 +35,15 @@ pub struct LiveRun {
     progress: Option<Box<Progress>>,
 }
 
+/// A node of a task.
+#[derive(Debug, Clone, Copy)]
+pub enum Node<'a> {
+    /// A step and its number.
+    Step(u64, &'a LiveStep),
+    /// A run with the number of its step and its place in it.
+    Run(u64, u64, &'a LiveRun),
+}
+
 /// Where a node is in its task.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -86,6 +95,17 @@ impl Live {
         let step = step(node.rsplit_once('/')?.0)?;
         let run = self.step(step)?.runs.iter().position(|run| run.view.node == node)?;
         Some(Place { step, run: Some(run) })
+    }
+
+    /// A node, with the number of its step: the package barrier is the one before the first.
+    #[must_use]
+    pub fn node(&self, node: &str) -> Option<Node<'_>> {
+        let place = self.find(node)?;
+        let (number, step) = (place.step.map_or(0, |step| step as u64 + 1), self.step(place.step)?);
+        Some(match place.run {
+            None => Node::Step(number, step),
+            Some(run) => Node::Run(number, run as u64, step.runs.get(run)?),
+        })
     }
 
     fn run_mut(&mut self, node: &str) -> Option<&mut LiveRun> {

@@ -15,7 +15,7 @@ use windlass_model::{
 };
 
 pub use first::{first_view, node_of, packages_node};
-pub use live::Live;
+pub use live::{Live, Node};
 
 /// Live tasks by number.
 #[derive(Debug, Default, Clone)]

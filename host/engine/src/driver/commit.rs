@@ -8,6 +8,7 @@ use windlass_store::{Key, StoreError};
 
 use super::{Driver, turn::Turn};
 use crate::{
+    board::Node,
     records::{RUNS, STEPS, TASKS},
     scheduling,
 };
@@ -99,15 +100,14 @@ impl Driver {
                 TASKS.put(&mut turn.batch, task.0, &detail.summary)?;
                 continue;
             }
-            for (index, step) in detail.all_steps().enumerate() {
-                let number = (index + usize::from(detail.packages().is_none())) as u64;
-                if step.view.node == node {
+            match detail.node(node) {
+                Some(Node::Step(number, step)) => {
                     STEPS.put(&mut turn.batch, Key::of_id(task.0).id(number), &step.view)?;
-                } else if let Some(place) = step.runs.iter().position(|run| run.view.node == node)
-                    && let Some(run) = step.runs.get(place)
-                {
-                    RUNS.put(&mut turn.batch, Key::of_id(task.0).id(number).id(place as u64), &run.view)?;
                 }
+                Some(Node::Run(number, place, run)) => {
+                    RUNS.put(&mut turn.batch, Key::of_id(task.0).id(number).id(place), &run.view)?;
+                }
+                None => {}
             }
         }
         Ok(())

@@ -36,6 +36,8 @@ use crate::{board::Board, clock::Clock, error::EngineError, events::Hub, history
 const QUEUE: usize = 1024;
 /// Events taken in with one commit.
 const TOGETHER: usize = 128;
+/// Changes of records after which no more events are waited for.
+const CHANGES: usize = 4096;
 /// How long events that nobody waits for may wait for others to share their commit.
 const COMPANY: Duration = Duration::from_millis(5);
 
@@ -247,7 +249,7 @@ impl Driver {
                 self.take_in(&mut turn, input)?;
             }
             // Of the runs of a step that end one by one only the last has consequences: they share one commit.
-            if turn.is_awaited() || taken >= TOGETHER {
+            if turn.is_awaited() || taken >= TOGETHER || turn.batch.ops().len() >= CHANGES {
                 break;
             }
             let more = timeout_at(until, self.inputs.recv_many(waiting, TOGETHER - taken)).await;

@@ -9,7 +9,7 @@ use windlass_model::{
     variables::{Context, Place, System, VariableSet},
     views::DeployRequest,
 };
-use windlass_scheduler::{OnDeadlock as Deadlock, TaskPlan, Unavailable};
+use windlass_scheduler::{OnDeadlock as Deadlock, StepPlan, TaskPlan, Unavailable};
 use windlass_store::Batch;
 
 use super::{
@@ -20,6 +20,8 @@ use crate::{board::first_view, catalog, error::EngineError, releases, services::
 
 /// Furthest start in the future: 30 days.
 const FURTHEST_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Runs of one deployment: what is decided about all of them at once is one commit.
+const MAX_RUNS: usize = 20_000;
 
 /// Plans a deployment.
 ///
@@ -55,6 +57,14 @@ pub async fn prepare_deployment(services: &Services, request: DeployRequest) -> 
             format!("no step of {project} has anything to do in {environment}"),
         )
         .fix("give machines of that environment the roles that the steps ask for"));
+    }
+    let runs: usize = steps.iter().map(StepPlan::runs).sum();
+    if runs > MAX_RUNS {
+        return Err(EngineError::invalid(
+            "too-many-runs",
+            format!("the steps have {runs} runs in all, and a deployment has at most {MAX_RUNS}"),
+        )
+        .fix("deploy to some of the machines at a time, with --only"));
     }
     let what = TaskKind::Deployment {
         project: project.clone(),

@@ -67,6 +67,8 @@ pub struct EmbeddedStore {
     view: Arc<View>,
     /// The committer's; it ends with it.
     scribe: Weak<Mutex<Scribe>>,
+    /// Whether the committer has it.
+    committing: Arc<AtomicBool>,
     hub: Arc<Hub>,
     stop: StopSwitch,
     low_space: Arc<AtomicBool>,
@@ -122,7 +124,9 @@ impl EmbeddedStore {
             pace: Pace::default(),
         }));
         let shared = Arc::downgrade(&scribe);
-        let committer = Committer { requests: received, scribe, stop: stop.clone() };
+        let committing = Arc::<AtomicBool>::default();
+        let busy = Arc::clone(&committing);
+        let committer = Committer { requests: received, scribe, busy, stop: stop.clone() };
         let gauge = Arc::new(Gauge::new(&options.disk, folder.root(), options.segment_bytes));
         let dog = Watchdog {
             pulse: Arc::clone(&pulse),
@@ -143,6 +147,7 @@ impl EmbeddedStore {
         Ok(Self {
             view,
             scribe: shared,
+            committing,
             hub,
             stop,
             low_space,
@@ -158,14 +163,15 @@ impl EmbeddedStore {
         })
     }
 
-    /// Writes a commit on this thread, if that is quick and nobody else is writing.
+    /// Writes a commit on this thread, if that is quick.
     fn write_alone(&self, batch: Batch) -> Alone {
         // What waits for the committer came before, even if its maker went away.
-        if self.budget.available_permits() < QUEUED_UNITS {
+        if self.committing.load(Ordering::Acquire) || self.budget.available_permits() < QUEUED_UNITS {
             return Alone::Not(batch);
         }
         let Some(scribe) = self.scribe.upgrade() else { return Alone::Not(batch) };
-        let Ok(mut scribe) = scribe.try_lock() else { return Alone::Not(batch) };
+        // Whoever else is writing is done in a moment.
+        let Ok(mut scribe) = scribe.lock() else { return Alone::Not(batch) };
         let (written, look) = scribe.write_alone(batch);
         drop(scribe);
         // The committer sees to the sync, and ends if this failed.

@@ -15,7 +15,7 @@ const SEGMENT_MAGIC: &[u8; 8] = b"WLJOURNL";
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"\xb5WLf";
 const FRAME_HEAD: usize = 28;
 /// Above the largest batch with its names and lengths; a longer length is damage.
-const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
+const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 
 /// The start of every segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

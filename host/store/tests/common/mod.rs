@@ -129,8 +129,8 @@ async fn limits_are_refused_in_words(store: &dyn Store) {
         ),
         (put(&A, "", "v"), "store a record in a: a key has 1 to 1024 bytes, this one has 0"),
         (put(&A, &text(1025), "v"), "store a record in a: a key has 1 to 1024 bytes, this one has 1025"),
-        (many, "commit a batch of 4097 changes and requirements: the limit is 4096; split it"),
-        (heavy, "commit a batch of 4227349 bytes: the limit is 4194304; split it"),
+        (many, "commit a batch of 65537 changes and requirements: the limit is 65536; split it"),
+        (heavy, "commit a batch of 33590190 bytes: the limit is 33554432; split it"),
     ];
     let before = store.last_seq();
     for (batch, refusal) in cases {
