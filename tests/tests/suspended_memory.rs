@@ -242,7 +242,11 @@ fn process() {
     let kind = if words[0] == "Runs" { Kind::Runs } else { Kind::Scripts };
     let way = [Way::Live, Way::Opened, Way::Whole].into_iter().find(|way| format!("{way:?}") == words[1]).unwrap();
     let data = PathBuf::from(words[3]);
-    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = || {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        // Threads that did something a moment ago do not count as those of suspended runs.
+        runtime.worker_threads(2).thread_keep_alive(Duration::from_millis(100)).enable_all().build().unwrap()
+    };
     let tasks = if kind == Kind::Runs { count.div_ceil(TOGETHER) } else { count } as u64;
     let memory = Arc::new(MemoryStore::new());
     if way == Way::Opened {

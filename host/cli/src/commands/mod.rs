@@ -112,7 +112,10 @@ fn wait_for(all_cores: bool, command: impl Future<Output = Result<Exit, Failure>
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
+    // One of a server's threads may hang in a write to its disk, and another one must be there to end the process.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = builder
+        .worker_threads(cores.max(2))
         .enable_all()
         .build()
         .map_err(|error| Failure::new("system", "failed to start").cause(error.to_string()))?;

@@ -20,8 +20,8 @@ mod watchdog;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak, mpsc};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
@@ -51,6 +51,9 @@ const QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// The unit of that budget, so that small commits are bounded in number too.
 const QUEUED_UNIT: usize = 4096;
 const QUEUED_UNITS: usize = QUEUED_BYTES / QUEUED_UNIT;
+
+/// How long a commit waits for another one that is just being written.
+const MOMENT: Duration = Duration::from_micros(200);
 
 /// The threads that have to end before the folder is free: committer and exporter.
 const WORKERS: usize = 2;
@@ -170,8 +173,7 @@ impl EmbeddedStore {
             return Alone::Not(batch);
         }
         let Some(scribe) = self.scribe.upgrade() else { return Alone::Not(batch) };
-        // Whoever else is writing is done in a moment.
-        let Ok(mut scribe) = scribe.lock() else { return Alone::Not(batch) };
+        let Some(mut scribe) = soon(&scribe) else { return Alone::Not(batch) };
         let (written, look) = scribe.write_alone(batch);
         drop(scribe);
         // The committer sees to the sync, and ends if this failed.
@@ -319,6 +321,23 @@ impl Drop for EmbeddedStore {
             }
         }
         self.watchdog = None;
+    }
+}
+
+/// The scribe, if whoever else is writing is done in a moment. On a disk that hangs only the first of them hangs.
+fn soon(scribe: &Mutex<Scribe>) -> Option<MutexGuard<'_, Scribe>> {
+    let mut until = None;
+    loop {
+        match scribe.try_lock() {
+            Ok(scribe) => return Some(scribe),
+            Err(TryLockError::Poisoned(_)) => return None,
+            Err(TryLockError::WouldBlock) => {
+                if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + MOMENT) {
+                    return None;
+                }
+                std::thread::yield_now();
+            }
+        }
     }
 }
 
