@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
@@ -104,7 +104,7 @@ async fn a_link_that_is_cut_anywhere_before_the_login_is_over_is_told_as_lost() 
     let sshd = Sshd::start().unwrap();
     let impatient = Config { reconnect_for: Duration::from_millis(50), ..Config::default() };
     let mut told = BTreeSet::new();
-    for bytes in (60..2200).step_by(90) {
+    for bytes in [0, 1, 3, 4, 12, 30].into_iter().chain((60..2200).step_by(90)) {
         let mut endpoint = sshd.ssh_endpoint();
         endpoint.port = cut_after(bytes, sshd.port());
         let error = Machines::new(impatient).connect(&Endpoint::Ssh(endpoint)).await.unwrap_err();
@@ -114,6 +114,21 @@ async fn a_link_that_is_cut_anywhere_before_the_login_is_over_is_told_as_lost() 
     // libssh2 tells of this one as of methods that do not meet.
     let keys = "in the middle of the SSH handshake: Unable to exchange encryption keys";
     assert!(told.iter().any(|text| text.contains(keys)), "{told:#?}");
+
+    // Of a machine that nobody has spoken to yet, and of one that greets as something else, it is not told.
+    let port = cut_after(12, sshd.port());
+    let stranger = scan_host_key("127.0.0.1", port).await.unwrap_err();
+    assert!(matches!(stranger, MachineError::Handshake { .. }), "{stranger}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut endpoint = sshd.ssh_endpoint();
+    endpoint.port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let _ = client.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let web = Machines::new(impatient).connect(&Endpoint::Ssh(endpoint)).await.unwrap_err();
+    assert!(matches!(web, MachineError::Handshake { .. }), "{web}");
 }
 
 #[tokio::test]

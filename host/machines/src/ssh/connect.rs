@@ -58,7 +58,7 @@ pub async fn scan_host_key(host: &str, port: u16) -> Result<HostKey, MachineErro
     let (host, name) = (host.to_owned(), format!("{host}:{port}"));
     let scanned = name.clone();
     tokio::task::spawn_blocking(move || {
-        let (session, _wire) = handshake(&host, port, &scanned, Timeouts::default())?;
+        let (session, _wire) = handshake(&host, port, (&scanned, false), Timeouts::default())?;
         host_key(&session, &scanned)
     })
     .await
@@ -205,7 +205,8 @@ impl Drop for SshLink {
 
 fn open(endpoint: &SshEndpoint, timeouts: Timeouts) -> Result<(Session, Wire), MachineError> {
     let machine = endpoint.to_string();
-    let (session, wire) = handshake(&endpoint.host, endpoint.port, &machine, timeouts)?;
+    let known = endpoint.host_key.is_some();
+    let (session, wire) = handshake(&endpoint.host, endpoint.port, (&machine, known), timeouts)?;
     let shown = host_key(&session, &machine)?;
     match &endpoint.host_key {
         None => {
@@ -224,17 +225,24 @@ fn open(endpoint: &SshEndpoint, timeouts: Timeouts) -> Result<(Session, Wire), M
     Ok((session, wire))
 }
 
-fn handshake(host: &str, port: u16, machine: &str, timeouts: Timeouts) -> Result<(Session, Wire), MachineError> {
+/// Shakes hands with a machine, of which is told whether it is known to be an SSH server.
+fn handshake(
+    host: &str,
+    port: u16,
+    (machine, known): (&str, bool),
+    timeouts: Timeouts,
+) -> Result<(Session, Wire), MachineError> {
     let deadline = Instant::now() + timeouts.handshake;
     let unreachable =
         |e: std::io::Error| MachineError::Unreachable { machine: machine.to_owned(), reason: e.to_string() };
     let lost = |reason: String| MachineError::LinkLost { machine: machine.to_owned(), reason };
+    // What has greeted as an SSH server is one, and what was one before is one that did not come to greet.
+    let greeted = |session: &Session| session.banner_bytes().map(|banner| banner.starts_with(b"SSH-"));
     let failed = |session: &Session, wire: &Wire, e: Failure| match e {
-        // What has greeted as an SSH server is one.
-        Failure::Late if session.banner_bytes().is_some() => {
+        Failure::Late if greeted(session) == Some(true) => {
             lost(format!("the SSH handshake took longer than {}", crate::error::seconds(timeouts.handshake)))
         }
-        Failure::Ssh(e) if session.banner_bytes().is_some() && (is_of_link(&e) || of_keys(&e) && wire.is_over()) => {
+        Failure::Ssh(e) if greeted(session).unwrap_or(known) && (is_of_link(&e) || of_keys(&e) && wire.is_over()) => {
             lost(format!("in the middle of the SSH handshake: {}", e.message()))
         }
         Failure::Late => MachineError::Timeout {
