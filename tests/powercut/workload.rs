@@ -116,11 +116,14 @@ fn step_batch(writer: u64, step: u64, previous: Option<Seq>) -> Batch {
         None => batch.delete(&LEFT, slot.clone()).delete(&RIGHT, slot),
     };
     batch.put(&LATEST, Key::of_id(writer), step.to_be_bytes().to_vec());
+    let relaxed = is_relaxed(writer, step);
     match previous {
+        // Without a requirement a writer writes it itself.
+        _ if relaxed && draw(writer, step, 5).is_multiple_of(2) => &mut batch,
         Some(version) => batch.require_version(&LATEST, Key::of_id(writer), version),
         None => batch.require_absent(&LATEST, Key::of_id(writer)),
     };
-    if is_relaxed(writer, step) {
+    if relaxed {
         batch.relaxed();
     }
     batch

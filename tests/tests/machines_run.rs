@@ -16,7 +16,7 @@ use windlass_tests::sshd::{Options, Sshd};
 struct Both {
     machines: Vec<std::sync::Arc<Machine>>,
     sshd: Sshd,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 async fn both() -> Both {
@@ -25,7 +25,7 @@ async fn both() -> Both {
     let local = Endpoint::Local(LocalEndpoint { home: Some(home.path().join("it's home").display().to_string()) });
     let pool = Machines::new(Config::default());
     let machines = vec![pool.connect(&sshd.endpoint()).await.unwrap(), pool.connect(&local).await.unwrap()];
-    Both { machines, sshd, _home: home }
+    Both { machines, sshd, home }
 }
 
 fn ticket(text: &str) -> Ticket {
@@ -76,10 +76,11 @@ async fn exit_codes_and_streams_arrive() {
 #[tokio::test]
 async fn what_cannot_be_run_is_refused_clearly() {
     let both = both().await;
+    let nowhere = both.home.path().join("nowhere").display().to_string();
     for machine in &both.machines {
-        let (exit, sink) = run(machine, "cwd", &sh("true").cwd("/nowhere")).await;
+        let (exit, sink) = run(machine, "cwd", &sh("true").cwd(&nowhere)).await;
         assert_eq!(exit, Ok(126));
-        assert!(sink.err_text().contains("/nowhere"), "{}", sink.err_text());
+        assert!(sink.err_text().contains(&nowhere), "{}", sink.err_text());
         let (exit, sink) = run(machine, "nothing", &CommandSpec::argv(["no-such-program"])).await;
         assert_eq!(exit, Ok(127));
         assert!(sink.err_text().contains("no-such-program"), "{}", sink.err_text());

@@ -200,13 +200,13 @@ async fn others(engine: &Engine) {
 }
 
 /// Deployments of steps that ask a URL which nobody serves, on many machines, and sleep until they ask again.
-async fn deployments(engine: &Engine, count: usize) {
+async fn deployments(engine: &Engine, home: &Path, count: usize) {
     for plugin in guests::plugins().await.unwrap() {
         engine.install_plugin(std::fs::read(plugin).unwrap().into()).await.unwrap();
     }
     let environments: Vec<_> = (0..count.div_ceil(TOGETHER)).map(|n| format!("test{n}")).collect();
     let machine = |n: usize| -> Machine {
-        let connection = json!({ "local": { "home": "/nowhere" } });
+        let connection = json!({ "local": { "home": home } });
         let name = format!("web{n}");
         let machine = json!({ "name": name, "environments": environments, "roles": ["web"], "connection": connection });
         serde_json::from_value(machine).unwrap()
@@ -261,7 +261,7 @@ fn process() {
         let store: Arc<dyn Store> = if way == Way::Whole { Arc::new(embedded(&data)) } else { memory.clone() };
         let engine = Engine::open(config(&data, Some(store))).await.unwrap();
         match (way, kind) {
-            (Way::Live, Kind::Runs) => deployments(&engine, count).await,
+            (Way::Live, Kind::Runs) => deployments(&engine, &data.with_extension("home"), count).await,
             (Way::Live, Kind::Scripts) => drop(scripts(&engine, SLEEPS, count).await),
             (Way::Opened | Way::Whole, _) => {}
         }
