@@ -4,8 +4,6 @@
 //! the next group gathers. Only after a group of several does the committer wait a little longer, because the callers
 //! just answered tend to come back at once: two half groups cost two syncs. A lone caller never waits for company.
 
-use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -44,35 +42,7 @@ pub(crate) struct Commit {
 pub(crate) struct Committer {
     pub(crate) requests: Receiver<Request>,
     pub(crate) scribe: Arc<Mutex<Scribe>>,
-    /// Set while this has the scribe, perhaps for as long as a sync takes.
-    pub(crate) busy: Arc<AtomicBool>,
     pub(crate) stop: StopSwitch,
-}
-
-/// The scribe in the hands of the committer.
-struct Held<'a> {
-    scribe: MutexGuard<'a, Scribe>,
-    busy: &'a AtomicBool,
-}
-
-impl Deref for Held<'_> {
-    type Target = Scribe;
-
-    fn deref(&self) -> &Scribe {
-        &self.scribe
-    }
-}
-
-impl DerefMut for Held<'_> {
-    fn deref_mut(&mut self) -> &mut Scribe {
-        &mut self.scribe
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.busy.store(false, Ordering::Release);
-    }
 }
 
 /// Turns the stop switch when the committer ends, however it ends: callers wait for it once their answer is lost.
@@ -112,12 +82,10 @@ impl Committer {
     }
 
     /// The scribe, unless somebody else who wrote left it broken.
-    fn scribe(&self) -> Result<Held<'_>, Fatal> {
-        self.busy.store(true, Ordering::Release);
-        let scribe = self.scribe.lock().map_err(|_| Fatal::Panicked)?;
-        let mut held = Held { scribe, busy: &self.busy };
-        held.check_failed()?;
-        Ok(held)
+    fn scribe(&self) -> Result<MutexGuard<'_, Scribe>, Fatal> {
+        let mut scribe = self.scribe.lock().map_err(|_| Fatal::Panicked)?;
+        scribe.check_failed()?;
+        Ok(scribe)
     }
 
     fn serve(&self) -> Result<Option<oneshot::Sender<()>>, Fatal> {

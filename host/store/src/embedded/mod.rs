@@ -1,9 +1,9 @@
 //! The embedded store: one server, one folder, nothing to install.
 //!
 //! The journal of record is the truth. The index (sled, named nowhere else) answers reads and can be rebuilt at any
-//! time from the last verified export and the journal. `committer` has commits written, by `scribe`; `exporter` keeps the journal short,
-//! `recovery` opens, `folder` guards the files, `index` guards sled, `view` holds what it does not show yet, `watchdog` sees to it that nobody waits without
-//! end. Any error stops the store for good: the server exits and opens it again, which is the only repair there is.
+//! time from the last verified export and the journal. `committer` has commits written, by `scribe`; `exporter` keeps
+//! the journal short, `recovery` opens, `folder` guards the files, `index` guards sled, `view` holds what it does not
+//! show yet, `watchdog` sees to it that nobody waits without end. Any error stops the store for good: the server exits and opens it again, which is the only repair there is.
 
 mod check;
 mod committer;
@@ -70,8 +70,6 @@ pub struct EmbeddedStore {
     view: Arc<View>,
     /// The committer's; it ends with it.
     scribe: Weak<Mutex<Scribe>>,
-    /// Whether the committer has it.
-    committing: Arc<AtomicBool>,
     hub: Arc<Hub>,
     stop: StopSwitch,
     low_space: Arc<AtomicBool>,
@@ -127,9 +125,7 @@ impl EmbeddedStore {
             pace: Pace::default(),
         }));
         let shared = Arc::downgrade(&scribe);
-        let committing = Arc::<AtomicBool>::default();
-        let busy = Arc::clone(&committing);
-        let committer = Committer { requests: received, scribe, busy, stop: stop.clone() };
+        let committer = Committer { requests: received, scribe, stop: stop.clone() };
         let gauge = Arc::new(Gauge::new(&options.disk, folder.root(), options.segment_bytes));
         let dog = Watchdog {
             pulse: Arc::clone(&pulse),
@@ -150,7 +146,6 @@ impl EmbeddedStore {
         Ok(Self {
             view,
             scribe: shared,
-            committing,
             hub,
             stop,
             low_space,
@@ -169,7 +164,7 @@ impl EmbeddedStore {
     /// Writes a commit on this thread, if that is quick.
     fn write_alone(&self, batch: Batch) -> Alone {
         // What waits for the committer came before, even if its maker went away.
-        if self.committing.load(Ordering::Acquire) || self.budget.available_permits() < QUEUED_UNITS {
+        if self.budget.available_permits() < QUEUED_UNITS {
             return Alone::Not(batch);
         }
         let Some(scribe) = self.scribe.upgrade() else { return Alone::Not(batch) };

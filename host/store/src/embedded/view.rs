@@ -79,7 +79,7 @@ impl View {
         self.held().bytes >= HELD_BYTES
     }
 
-    /// Hands what is held to the index. Only the committer calls this, so that nothing is added meanwhile; readers
+    /// Hands what is held to the index. Only the scribe calls this, so that nothing is added meanwhile; readers
     /// go on, and see the same before, during and after.
     pub(crate) fn settle(&self) -> Result<(), IndexError> {
         {

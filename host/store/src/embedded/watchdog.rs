@@ -19,7 +19,7 @@ use crate::stop::StopSwitch;
 /// How often the same work may be seen before it is given up.
 const LOOKS: u32 = 12;
 
-/// What the committer does, as a number that is odd while it works and grows with each work.
+/// What the scribe does, as a number that is odd while it works and grows with each work.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     beat: AtomicU64,
@@ -40,7 +40,7 @@ impl Pulse {
     }
 }
 
-/// The committer is at work while this lives.
+/// The scribe is at work while this lives.
 pub(crate) struct Working(Arc<Pulse>);
 
 impl Drop for Working {

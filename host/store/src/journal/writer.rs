@@ -1,6 +1,6 @@
 //! Appending to the journal: one writer, one open segment.
 //!
-//! The committer encodes a group of commits, writes it with one call and syncs it with one call. The writer knows
+//! The scribe encodes a group of commits, writes it with one call and syncs it with one call. The writer knows
 //! nothing of requests, acknowledgements or the index.
 
 use std::fs;
