@@ -53,10 +53,21 @@ struct Place {
     run: Option<usize>,
 }
 
+/// The number under which a step is stored; none is the package barrier, the one before the first.
+fn number(step: Option<usize>) -> u64 {
+    step.map_or(0, |step| step as u64 + 1)
+}
+
 impl Live {
     /// The package barrier if there is one, then all steps in order.
     pub fn all_steps(&self) -> impl Iterator<Item = &LiveStep> {
         self.packages.as_deref().into_iter().chain(&self.steps)
+    }
+
+    /// The same, each with its number.
+    pub fn numbered_steps(&self) -> impl Iterator<Item = (u64, &LiveStep)> {
+        let steps = self.steps.iter().enumerate().map(|(index, step)| (number(Some(index)), step));
+        self.packages.as_deref().map(|step| (number(None), step)).into_iter().chain(steps)
     }
 
     /// The package barrier.
@@ -97,11 +108,11 @@ impl Live {
         Some(Place { step, run: Some(run) })
     }
 
-    /// A node, with the number of its step: the package barrier is the one before the first.
+    /// A node, with the number of its step.
     #[must_use]
     pub fn node(&self, node: &str) -> Option<Node<'_>> {
         let place = self.find(node)?;
-        let (number, step) = (place.step.map_or(0, |step| step as u64 + 1), self.step(place.step)?);
+        let (number, step) = (number(place.step), self.step(place.step)?);
         Some(match place.run {
             None => Node::Step(number, step),
             Some(run) => Node::Run(number, run as u64, step.runs.get(run)?),

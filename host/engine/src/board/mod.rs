@@ -9,10 +9,7 @@ mod live;
 
 use std::collections::BTreeMap;
 
-use windlass_model::{
-    TaskId,
-    task::{TaskChange, TaskDetail},
-};
+use windlass_model::{TaskId, task::TaskChange};
 
 pub use first::{first_view, node_of, packages_node};
 pub use live::{Live, Node};
@@ -23,8 +20,9 @@ pub struct Board(BTreeMap<TaskId, Box<Live>>);
 
 impl Board {
     /// Adds a task.
-    pub fn insert(&mut self, detail: TaskDetail) {
-        self.0.insert(detail.summary.id, Box::new(detail.into()));
+    pub fn insert(&mut self, task: impl Into<Live>) {
+        let live: Live = task.into();
+        self.0.insert(live.summary.id, Box::new(live));
     }
 
     /// Forgets a task.

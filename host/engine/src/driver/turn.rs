@@ -12,7 +12,7 @@ use windlass_store::{Batch, Key, StoreError};
 
 use super::{Driver, Look};
 use crate::{
-    board::node_of,
+    board::{Live, node_of},
     points::Points,
     records::{
         COUNTERS, EVENTS, MACHINE_TASKS, OUTPUTS, RUNS, STEPS, StoredEvent, StoredOutput, StoredValue, TASKS, run_key,
@@ -48,24 +48,21 @@ impl Turn {
 impl Driver {
     pub(super) fn insert(&mut self, turn: &mut Turn, view: TaskDetail) -> Result<(), StoreError> {
         let task = view.summary.id;
-        TASKS.put(&mut turn.batch, task.0, &view.summary)?;
+        let live = Live::from(view);
+        TASKS.put(&mut turn.batch, task.0, &live.summary)?;
         COUNTERS.put(&mut turn.batch, "task", &task.0)?;
         let mut machines = BTreeSet::new();
-        for (index, step) in view.packages.iter().chain(&view.steps).enumerate() {
-            // The barrier, if there is one, is kept as the step before the first.
-            let number = (index + usize::from(view.packages.is_none())) as u64;
-            let mut bare = step.clone();
-            bare.runs.clear();
-            STEPS.put(&mut turn.batch, Key::of_id(task.0).id(number), &bare)?;
+        for (number, step) in live.numbered_steps() {
+            STEPS.put(&mut turn.batch, Key::of_id(task.0).id(number), &step.view)?;
             for (place, run) in step.runs.iter().enumerate() {
-                RUNS.put(&mut turn.batch, Key::of_id(task.0).id(number).id(place as u64), run)?;
-                machines.extend(run.machine.iter().map(windlass_model::MachineName::key));
+                RUNS.put(&mut turn.batch, Key::of_id(task.0).id(number).id(place as u64), &run.view)?;
+                machines.extend(run.view.machine.iter().map(windlass_model::MachineName::key));
             }
         }
         for machine in machines {
             MACHINE_TASKS.put(&mut turn.batch, Key::of_text(&machine).id(task.0), &())?;
         }
-        self.ahead.insert(view);
+        self.ahead.insert(live);
         turn.inserted.push(task);
         Ok(())
     }
