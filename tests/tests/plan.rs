@@ -14,7 +14,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use windlass_engine::{Engine, EngineConfig, Followed};
+use windlass_engine::{Engine, EngineConfig};
 use windlass_model::{
     ProjectName, RunState, TaskId, TaskState,
     scheduling::PlanView,
@@ -23,7 +23,7 @@ use windlass_model::{
 };
 use windlass_packages::repository::PushOptions;
 use windlass_store::{EmbeddedOptions, EmbeddedStore, Store};
-use windlass_tests::{guests, shop};
+use windlass_tests::{engine, guests, shop};
 
 /// How long anything may take: far beyond what it does on a loaded machine.
 const LONG: Duration = Duration::from_secs(120);
@@ -84,17 +84,8 @@ impl Bed {
     }
 
     async fn ended(&self, id: TaskId) -> TaskDetail {
-        let mut follower = self.engine.events(None);
-        let wait = async {
-            loop {
-                let detail = self.engine.task(id).await.unwrap();
-                if detail.summary.state.is_final() {
-                    return detail;
-                }
-                assert_ne!(follower.next().await, Followed::End);
-            }
-        };
-        tokio::time::timeout(LONG, wait).await.expect("the task does not end")
+        let is_over = |task: &TaskDetail| task.summary.state.is_final();
+        engine::until(&self.engine, id, LONG, is_over).await.unwrap()
     }
 
     fn data(&self) -> PathBuf {
@@ -106,7 +97,8 @@ impl Bed {
         let Self { folder, engine } = self;
         engine.close().await;
         drop(engine);
-        let engine = open(&folder.path().join("data")).await;
+        let data = folder.path().join("data");
+        let engine = engine::opened(|| EngineConfig::new(&data)).await.unwrap();
         Self { folder, engine }
     }
 }
@@ -114,20 +106,6 @@ impl Bed {
 fn request(version: &str) -> DeployRequest {
     let request = json!({ "project": "shop", "environment": "test", "version": version });
     serde_json::from_value(request).unwrap()
-}
-
-/// Opens a folder as soon as the engine before has let go of it.
-async fn open(data: &Path) -> Engine {
-    let again = async {
-        loop {
-            match Engine::open(EngineConfig::new(data)).await {
-                Ok(engine) => return engine,
-                Err(error) => assert!(error.message.contains("it is in use already"), "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(LONG, again).await.expect("the folder stays locked")
 }
 
 /// What is to be moved: machine, packages, number held.
@@ -269,7 +247,7 @@ async fn a_plan_changes_nothing_anywhere() {
     let (records, there) = (stored(&data).await, looked(folder.path()));
     assert!(records.len() > 20 && !there.is_empty(), "there is something to be changed");
 
-    let bed = Bed { engine: open(&data).await, folder };
+    let bed = Bed { engine: engine::opened(|| EngineConfig::new(&data)).await.unwrap(), folder };
     let events = bed.engine.events(None);
     for version in ["1.0.0", "1.1.0", "1.1.0"] {
         bed.plan(version).await;

@@ -58,7 +58,7 @@ pub async fn scan_host_key(host: &str, port: u16) -> Result<HostKey, MachineErro
     let (host, name) = (host.to_owned(), format!("{host}:{port}"));
     let scanned = name.clone();
     tokio::task::spawn_blocking(move || {
-        let (session, _wire) = handshake(&host, port, (&scanned, false), Timeouts::default())?;
+        let (session, _wire) = handshake(&host, port, &scanned, false, Timeouts::default())?;
         host_key(&session, &scanned)
     })
     .await
@@ -206,7 +206,7 @@ impl Drop for SshLink {
 fn open(endpoint: &SshEndpoint, timeouts: Timeouts) -> Result<(Session, Wire), MachineError> {
     let machine = endpoint.to_string();
     let known = endpoint.host_key.is_some();
-    let (session, wire) = handshake(&endpoint.host, endpoint.port, (&machine, known), timeouts)?;
+    let (session, wire) = handshake(&endpoint.host, endpoint.port, &machine, known, timeouts)?;
     let shown = host_key(&session, &machine)?;
     match &endpoint.host_key {
         None => {
@@ -229,7 +229,8 @@ fn open(endpoint: &SshEndpoint, timeouts: Timeouts) -> Result<(Session, Wire), M
 fn handshake(
     host: &str,
     port: u16,
-    (machine, known): (&str, bool),
+    machine: &str,
+    known: bool,
     timeouts: Timeouts,
 ) -> Result<(Session, Wire), MachineError> {
     let deadline = Instant::now() + timeouts.handshake;
